@@ -1,0 +1,1418 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["requests>=2.31"]
+# ///
+"""Weekly health report from the logs of all Docker containers of one host.
+
+Reads the last seven days of every container's log, counts documented patterns, computes a health score from
+0 to 100, puts a section into <root>/status/WEEKLY_HEALTH_REPORT_<date>.md, writes status/health_<date>.json and
+posts to Discord or Slack when the score is under 80.
+
+Environment (also read from <root>/.env, QT_* names only):
+  QT_ROOT           the system's folder (default: the parent of tools/, else the current directory)
+  QT_ALERT_WEBHOOK  Discord, Slack or compatible webhook URL; no alert is sent without it
+
+Exit codes: 0 the report is written · 1 it could not be · 2 wrong usage or configuration · 3 written, but an
+alert or export was not delivered · 4 the score is under --fail-under · 75 another run holds the lock
+
+Cron, Mondays 04:00 in the host's time zone:
+  0 4 * * 1  cd /opt/quantum && python3 tools/ai_log_analyzer.py >> status/analyzer.log 2>&1
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import difflib
+import fcntl
+import fnmatch
+import io
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess  # nosec B404
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+import unicodedata
+import zlib
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate, chain, islice
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+__version__ = "1.0.0"
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A documented pattern: `re.search(pattern, line, re.I)` on bytes, counted once for a line."""
+
+    key: str
+    label: str
+    pattern: str
+    weight: float = 0.0
+    threshold: int | None = None  # an anomaly from this count on; None: never one
+    anomaly: str = "⚠️ {label}: {count:,} in {period}"
+    advice: str = ""
+
+
+# fmt: off
+SIGNALS = (
+    Signal("warnings", "Warnings", "warn|warning", 0.3, 100,
+           "⚠️ High warning rate: {count:,} warnings in {period}",
+           "Many warnings: read the most frequent ones and mend or silence their cause"),
+    Signal("errors", "Errors", "error|exception|failed|traceback", 1.0, 50,
+           "⚠️ High error rate: {count:,} errors in {period}",
+           "Errors recur: find their cause"),
+    Signal("critical", "Critical Events", "critical|fatal|panic", 5.0, 1,
+           "🔴 {count:,} critical events detected",
+           "Look at the critical events first"),
+    Signal("exits", "Container Exits", "exit|exited|stopped|crashed", 2.0, 1,
+           "🛑 {count:,} container exit(s) detected",
+           "Something exited or stopped: check that it was meant to (`docker ps -a`)"),
+    Signal("restarts", "Container Restarts", "recreated|restarting|restart", 1.5, 1,
+           "🔄 {count:,} container restart(s) detected",
+           "Restarts are mentioned: compare with the last deployment, then check memory limits and health checks"),
+    Signal("startups", "Successful Startups", "startup complete|started successfully"),
+)
+# fmt: on
+SUBSYSTEMS = {
+    "RL Agent V3": "rlagent|rl_v3|reinforcement",
+    "Exit Brain V3": "exitbrain|exit_brain|dynamic_executor",
+    "TP Optimizer V3": "tp_optimizer|takeprofit",
+    "EventBus": "eventbus|event_bus|stream|consumer",
+    "Model Supervisor": "model.?supervisor|drift|calibration",
+}
+RATINGS = (
+    (90, "✅ Excellent"),
+    (80, "✅ Stable"),
+    (70, "⚠️ Minor Issues"),
+    (50, "⚠️ Moderate Issues"),
+    (0, "❌ Critical"),
+)
+# What the Docker CLI says when it fails, in plain words with the next step.
+ENGINE_FAILURES = (
+    ("permission denied", "no permission for the Docker socket; run as root or as a member of the group docker"),
+    ("cannot connect to the docker daemon", "the Docker daemon does not answer; see `systemctl status docker`"),
+    ("failed to connect to the docker api", "the Docker daemon does not answer; see `systemctl status docker`"),
+    ("does not support reading", "its logging driver keeps nothing that could be read; use json-file or local"),
+    ("journald is not enabled", "its logging driver is journald, and this host has no journal"),
+    ("no such container", "the container was removed before it could be read"),
+    ("unexpected eof", "the Docker daemon ended the stream early"),
+    ("error grabbing logs", "the stored log is damaged"),
+)
+ALERT_FORMATS = ("auto", "discord", "slack", "text")
+
+BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
+LINE_MAX = 16 << 20  # bytes of one line; what is longer is cut, and said to be
+MIN_SHARE_S = 0.5  # the least time that a container is read in one go
+EXIT_GRACE_S = 2.0  # between a child's last byte and its end
+NAP_S = 0.02  # the CLI writes line by line: without a nap every line wakes the reader
+ALERT_DEADLINE_S = 30.0
+KNOWN_BYTES = 8 << 20  # how many bytes of distinct kinds of line are remembered at once
+SAMPLES = 3  # excerpts for each anomaly
+EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
+
+
+# ---------------------------------------------------------------------------------------------- values
+
+
+class AnalyzerError(Exception):
+    """What an operator can act on: one line that names the thing and the next step, and the exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that a run depends on, from flags, environment and configuration."""
+
+    root: Path
+    days: int = 7
+    timeout_s: float = 60.0
+    containers: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    signals: tuple[Signal, ...] = SIGNALS
+    subsystems: Mapping[str, str] = field(default_factory=lambda: SUBSYSTEMS)
+    webhook: str = ""
+    alert_below: float = 80.0
+    alert_format: str = "auto"
+
+    @property
+    def status(self) -> Path:
+        """The folder that everything is written to."""
+        return self.root / "status"
+
+    @property
+    def period(self) -> str:
+        """The lookback in words."""
+        return f"{self.days} day{'s' if self.days != 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How much of one source was read. `state` is a key of STATES."""
+
+    name: str
+    state: str
+    reason: str = ""
+    lines: int = 0
+    characters: int = 0
+
+
+# Worst first; the flag says whether the figures are incomplete because of it.
+STATES = {"unreadable": True, "damaged": True, "cut": True, "short": False, "empty": False, "whole": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anomaly:
+    """A signal that reached its threshold, with up to three (source, excerpt)."""
+
+    signal: Signal
+    count: int
+    text: str
+    excerpts: tuple[tuple[str, str], ...]
+    sources: tuple[str, ...]  # most matches first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """The result of one run. `counts` holds `lines` and every signal's key."""
+
+    generated: dt.datetime
+    settings: Settings
+    counts: Mapping[str, int]
+    subsystems: Mapping[str, int]
+    score: float
+    anomalies: tuple[Anomaly, ...]
+    coverage: tuple[Coverage, ...]  # worst first
+
+    @property
+    def partial(self) -> bool:
+        """Whether anything was left out of the figures."""
+        return any(STATES[source.state] for source in self.coverage)
+
+    @property
+    def verdict(self) -> str:
+        """Score and rating as they stand in report, console and alert."""
+        return f"{self.score:.1f}/100 → {rating(self.score)}{' (partial)' if self.partial else ''}"
+
+    @property
+    def suffix(self) -> str:
+        """What sets a run over input files apart in the names of its file and markers."""
+        return "_input" if self.settings.inputs else ""
+
+
+# ---------------------------------------------------------------------------------------------- collect
+
+
+class Stream:
+    """A child process read as it writes: own process group, both pipes drained, never past the time given."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        try:
+            self.process = subprocess.Popen(  # noqa: S603  # an argument list, no shell
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            raise AnalyzerError(f"{argv[0]} cannot be started: {error.strerror}") from None
+        self.ended = False
+        self.selector = selectors.DefaultSelector()
+        for number, pipe in ((1, self.process.stdout), (2, self.process.stderr)):
+            with contextlib.suppress(OSError):  # refused beyond the user's pipe quota: slower, not wrong
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)  # type: ignore[arg-type]
+            self.selector.register(pipe, selectors.EVENT_READ, number)  # type: ignore[arg-type]
+
+    def read(self, until: float) -> Iterator[tuple[int, bytes]]:
+        """Yield (1 or 2, bytes) until both pipes are at their end or the clock says `until` (monotonic seconds)."""
+        while self.selector.get_map() and (left := until - time.monotonic()) > 0:
+            full = True
+            exited = self.process.poll() is not None
+            ready = self.selector.select(min(left, 0.5))
+            if exited and not ready:  # its own child still holds a pipe: not to be waited for
+                self.ended = True
+                return
+            for key, _ in ready:
+                data = os.read(key.fd, BLOCK)
+                full = full and len(data) >= BLOCK // 2
+                if data:
+                    yield key.data, data
+                else:
+                    self.selector.unregister(key.fileobj)
+            if not full:
+                time.sleep(min(NAP_S, max(until - time.monotonic(), 0)))
+        self.ended = not self.selector.get_map()
+
+    def close(self) -> int | None:
+        """End the child and its group; the exit status, None when it had to be killed."""
+        try:
+            return self.process.wait(EXIT_GRACE_S if self.ended else 0)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: leave it behind
+                self.process.wait(1)
+            self.selector.close()
+            for pipe in (self.process.stdout, self.process.stderr):
+                pipe.close()  # type: ignore[union-attr]
+
+
+def run(argv: Sequence[str], until: float) -> tuple[int | None, bytes, bytes]:
+    """Status (None: killed at `until`), standard output and standard error of a command."""
+    stream, output = Stream(argv), {1: bytearray(), 2: bytearray()}
+    try:
+        for number, data in stream.read(until):
+            output[number] += data
+    finally:
+        status = stream.close()
+    return status, bytes(output[1]), bytes(output[2])
+
+
+class LineBlocks:
+    """Cuts a stream into blocks of whole lines for `emit`; the last line is held back until `close`."""
+
+    def __init__(self, emit: Callable[[bytes], None], noise: Iterable[bytes] = ()) -> None:
+        self.emit = emit
+        self.noise = list(noise)  # lines at the head that are the CLI's own
+        self.held: list[bytes] = []
+        self.held_bytes = 0
+        self.overlong = False  # a line was longer than LINE_MAX
+        self.skipping = False
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        if self.skipping:
+            end = data.find(b"\n")
+            self.skipping = end < 0
+            data = data[end:] if end >= 0 else b""
+        if not data:
+            return
+        if self.held and self.held[-1].endswith(b"\n"):
+            self._pass_on()
+        cut = data.rfind(b"\n", 0, len(data) - 1) + 1
+        if cut:
+            self.held.append(data[:cut])
+            self._pass_on()
+        self.held.append(data[cut:])
+        self.held_bytes += len(data) - cut
+        if self.held_bytes > LINE_MAX and not data.endswith(b"\n"):
+            self.overlong = self.skipping = True
+            self.held, self.held_bytes = [b"".join(self.held)[:LINE_MAX]], 0
+
+    def last(self) -> bytes:
+        """Take the line that is held back, so that it is not passed on."""
+        line, self.held = b"".join(self.held), []
+        return line
+
+    def close(self) -> None:
+        """Pass on what is held back."""
+        if self.held:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        block, self.held, self.held_bytes = b"".join(self.held), [], 0
+        while self.noise and block.startswith(self.noise[0]):
+            block = block[len(self.noise.pop(0)) :]
+        if block:
+            self.noise.clear()
+            self.emit(block)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One row of `docker ps -a`."""
+
+    id: str
+    name: str
+    state: str
+
+
+def list_containers(until: float) -> tuple[list[Container], list[bytes]]:
+    """Every container, running or not, and the lines that the CLI says about itself on every call."""
+    if not shutil.which("docker"):
+        raise AnalyzerError("no docker command found; install Docker or name log files with --input FILE")
+    argv = ["docker", "ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.State}}"]
+    status, out, err = run(argv, until)
+    if status is None:
+        raise AnalyzerError("Docker did not answer in time; see `systemctl status docker` or raise --timeout")
+    if status:
+        raise AnalyzerError(f"Docker cannot be read: {plain_reason(err)}; or name log files with --input FILE")
+    rows = [line.split("\t") for line in out.decode(errors="replace").splitlines()]
+    # A linked container also lists `other/alias`; its own name is the one without a slash.
+    containers = [
+        Container(id=row[0], name=next(n for n in row[1].split(",") if "/" not in n), state=row[2]) for row in rows
+    ]
+    return sorted(containers, key=lambda container: container.name), err.splitlines(keepends=True)
+
+
+def plain_reason(stderr: bytes) -> str:
+    """What the CLI's last line means, in plain words; a line that is not known is quoted."""
+    text = stderr.decode(errors="replace").strip()
+    known = (words for sign, words in ENGINE_FAILURES if sign in text.lower())
+    return next(known, "") or excerpt(text.splitlines()[-1] if text else "no reason given")
+
+
+def select_containers(containers: Sequence[Container], settings: Settings) -> list[Container]:
+    """Those that a glob names (all without one) and none excludes. A glob that names nothing is an error."""
+    for glob in settings.containers:
+        if not any(fnmatch.fnmatchcase(container.name, glob) for container in containers):
+            names = ", ".join(container.name for container in containers) or "none"
+            raise AnalyzerError(f"no container matches {excerpt(glob)!r}; there are: {excerpt(names, 400)}")
+
+    def named(container: Container, globs: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(container.name, glob) for glob in globs)
+
+    return [c for c in containers if named(c, settings.containers or ("*",)) and not named(c, settings.exclude)]
+
+
+Feed = Callable[[bytes], None]  # takes a block of whole lines
+Tick = Callable[[], None]  # called now and then while reading
+CUT = "cut", "not read to its end within the time limit; raise --timeout"
+
+
+class LogsCommand:
+    """`docker logs` of one container, its lines fed into the tally; started when it is first read.
+
+    The streams are kept apart: merged, the engine tears lines over 16 KiB. A command that is not being read is
+    held back by its full pipes and goes on where it stopped.
+    """
+
+    def __init__(self, container: Container, noise: Iterable[bytes], since: int, feed: Feed) -> None:
+        self.name = container.name
+        self.argv = ["docker", "logs", "--since", str(since), container.id]
+        self.blocks = {1: LineBlocks(feed), 2: LineBlocks(feed, noise)}
+        self.stream: Stream | None = None
+
+    def read(self, until: float, tick: Tick) -> bool:
+        """Read on until `until`; whether everything was read."""
+        self.stream = self.stream or Stream(self.argv)
+        for number, data in self.stream.read(until):
+            self.blocks[number].write(data)
+            tick()
+        return self.stream.ended
+
+    def close(self) -> tuple[str, str]:
+        """End the command; the state and its reason. After a failure the last line on stderr is the CLI's own."""
+        status = self.stream.close() if self.stream else None
+        said = self.blocks[2].last() if status and status > 0 else b""
+        for lines in self.blocks.values():
+            lines.close()
+        if status is None:
+            return CUT
+        return ("unreadable", plain_reason(said)) if status else whole_state(self.blocks.values())
+
+
+def whole_state(blocks: Iterable[LineBlocks]) -> tuple[str, str]:
+    """The state of a source that was read to its end."""
+    if any(lines.overlong for lines in blocks):
+        return "damaged", f"a line is longer than {LINE_MAX >> 20} MiB; the rest of it was not read"
+    return "whole", ""
+
+
+def collect_containers(settings: Settings, tally: Tally, since: int, until: float, tick: Tick) -> None:
+    """Read every selected container for its share of the time, and again while there is any left."""
+    containers, noise = list_containers(until)
+    chosen = select_containers(containers, settings)
+    if not chosen:
+        raise AnalyzerError("Docker has no container to read; start one or name log files with --input FILE")
+    queue = deque(LogsCommand(c, noise, since, tally.source(c.name).feed) for c in chosen)
+    try:
+        while queue and (left := until - time.monotonic()) > 0:
+            command = queue.popleft()
+            share_s = max(left / (len(queue) + 1), MIN_SHARE_S)
+            if command.read(min(time.monotonic() + share_s, until), tick):
+                tally.source(command.name).end(*command.close())
+            else:
+                queue.append(command)
+    finally:
+        for command in queue:
+            tally.source(command.name).end(*command.close())
+
+
+def collect_inputs(settings: Settings, tally: Tally, until: float, tick: Tick) -> None:
+    """Read the named files and nothing else."""
+    sources = [(name, tally.source("standard input" if name == "-" else name)) for name in settings.inputs]
+    for name, source in sources:
+        source.end(*read_input(name, until, source.feed, tick))
+
+
+def read_input(name: str, until: float, feed: Feed, tick: Tick) -> tuple[str, str]:
+    """Stream a file (plain or gzip) or `-`, standard input, into `feed`; the state and its reason."""
+    lines = LineBlocks(feed)
+    try:
+        with contextlib.ExitStack() as stack:
+            fd = 0
+            if name != "-":  # a FIFO that nobody writes to must not hang
+                fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+            for piece in expanded(fd_pieces(fd, until)):
+                lines.write(piece)
+                tick()
+                if time.monotonic() > until:
+                    raise TimeoutError
+        state = whole_state([lines])
+    except TimeoutError:
+        state = CUT
+    except OSError as error:
+        state = "unreadable", f"{error.strerror}; check the name and its permissions"
+    except (zlib.error, EOFError) as error:
+        state = "damaged", f"the gzip data is not whole: {error}"
+    lines.close()
+    return state
+
+
+def fd_pieces(fd: int, until: float) -> Iterator[bytes]:
+    """The bytes behind a descriptor; TimeoutError when they do not come in time."""
+    with selectors.PollSelector() as selector:  # epoll refuses plain files
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(until - time.monotonic(), 0)):
+                raise TimeoutError
+            piece = os.read(fd, BLOCK)
+            if not piece:
+                return
+            yield piece
+
+
+def expanded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Plain bytes as they are, gzip unpacked in pieces of BLOCK at most; EOFError or zlib.error if it is damaged."""
+    first = b""
+    while len(first) < 2 and (piece := next(pieces, b"")):
+        first += piece
+    if not first.startswith(b"\x1f\x8b"):
+        yield first
+        yield from pieces
+        return
+    member = zlib.decompressobj(wbits=31)
+    for packed in chain((first,), pieces):
+        while packed:
+            yield member.decompress(packed, BLOCK)
+            packed = member.unconsumed_tail
+            if member.eof:  # another member may follow, or padding
+                packed = member.unused_data.lstrip(b"\0")
+                member = zlib.decompressobj(wbits=31)
+                ended = True
+            else:
+                ended = False
+    if not ended:
+        raise EOFError("it ends too early")
+
+
+# ---------------------------------------------------------------------------------------------- tally
+
+# A line's kind is the line with every digit as a zero: a pattern without digits finds in the kind what it finds in
+# the line, so that it need be asked only once for all lines of a kind.
+ZEROED = bytes.maketrans(b"123456789", b"000000000")
+CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A pattern, with literals (lower case, digits as zeros) one of which stands in the kind of every match.
+
+    A literal that `proves` is the whole alternative. No literals: the pattern has to be asked of everything.
+    """
+
+    pattern: re.Pattern[bytes]
+    literals: tuple[tuple[bytes, bool], ...]
+    of_kind: bool  # the kind answers for its lines
+
+
+def question(pattern: str) -> Question:
+    """Compile a pattern and work out what can be known of it without running it."""
+    literals: list[tuple[bytes, bool]] = []
+    for alternative in pattern.split("|"):
+        if not re.fullmatch(r"(?:[A-Za-z0-9_ :/,=@#%&~'\"<>;-]|\.[?*+]?)+", alternative):
+            literals.clear()
+            break
+        longest = max(re.split(r"\.[?*+]?", alternative), key=len)
+        whole = longest == alternative and not re.search("[0-9]", alternative)
+        literals.append((longest.lower().encode().translate(ZEROED), whole))
+    if not all(literal for literal, _ in literals):
+        literals.clear()
+    # A digit, a group that refers to another or one that changes a flag may tell two lines of a kind apart.
+    of_kind = not re.search(r"[0-9]|\(\?", pattern)
+    return Question(re.compile(pattern.encode(), re.IGNORECASE), tuple(literals), of_kind)
+
+
+class Tally:
+    """Counts, for every source, the lines that match each of the patterns; a pattern's bit is its place.
+
+    Memory is bounded: what was found out about kinds of line is forgotten when it fills KNOWN_BYTES.
+    """
+
+    def __init__(self, patterns: Sequence[str], sampled: int) -> None:
+        self.questions = [question(pattern) for pattern in patterns]
+        self.sampled = sampled  # excerpts are kept for as many of the first patterns
+        self.sources: dict[str, SourceTally] = {}
+        self.known: dict[bytes, int] = {}
+        self.known_bytes = 0
+
+    def source(self, name: str) -> SourceTally:
+        """The counts of one source, made when first asked for."""
+        return self.sources.setdefault(name, SourceTally(self, name))
+
+    def recall(self) -> Mapping[bytes, int]:
+        """What is known of kinds of line; forgotten first when it has become too much."""
+        if self.known_bytes > KNOWN_BYTES:
+            self.known.clear()
+            self.known_bytes = 0
+        return self.known
+
+    def learn(self, kinds: list[bytes]) -> None:
+        """Find out which patterns match each kind: in the low bits the answers, above them what to ask the line."""
+        blob = b"\n".join(kinds).lower()
+        ends = list(accumulate(len(kind) + 1 for kind in kinds))
+        found = [0] * len(kinds)
+        for bit, query in enumerate(self.questions):
+            for literal, proves in query.literals or ((b"", False),):
+                for i in _holding(blob, ends, literal):
+                    if proves or (query.of_kind and query.pattern.search(kinds[i])):
+                        found[i] |= 1 << bit
+                    elif not query.of_kind:
+                        found[i] |= 1 << bit + len(self.questions)
+        self.known.update(zip(kinds, found, strict=True))
+        self.known_bytes += len(blob)
+
+    def ask(self, line: bytes, found: int) -> int:
+        """The answers for a line of a kind that cannot answer for all of its lines."""
+        answers = found & (1 << len(self.questions)) - 1
+        for bit, query in enumerate(self.questions):
+            if found >> bit + len(self.questions) & 1 and not answers >> bit & 1 and query.pattern.search(line):
+                answers |= 1 << bit
+        return answers
+
+    def count(self, bit: int) -> int:
+        """How many lines of all sources match a pattern."""
+        return sum(source.count(bit) for source in self.sources.values())
+
+
+def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
+    """The lines of a block that hold a literal; the search jumps from one to the next."""
+    at = blob.find(literal)
+    while 0 <= at < ends[-1]:
+        i = bisect_right(ends, at)
+        yield i
+        at = blob.find(literal, ends[i])
+
+
+class SourceTally:
+    """What was counted in one source."""
+
+    def __init__(self, tally: Tally, name: str) -> None:
+        self.tally = tally
+        self.name = name
+        self.lines = self.characters = 0
+        self.answers: Counter[int] = Counter()  # lines by the set of patterns they match
+        self.samples: dict[int, list[bytes]] = {bit: [] for bit in range(tally.sampled)}
+        self.ended = False
+        self.state, self.reason = CUT
+
+    def feed(self, block: bytes) -> None:
+        """Count a block of whole lines."""
+        lines = block.split(b"\n")
+        kinds = block.translate(ZEROED).split(b"\n")
+        if not lines[-1]:  # what follows the last newline is no line
+            lines.pop()
+            kinds.pop()
+        self.lines += len(lines)
+        self.characters += len(block if block.isascii() else block.translate(None, CONTINUATION_BYTES))
+        counted = Counter(kinds)
+        known = self.tally.recall()
+        if new := [kind for kind in counted if kind not in known]:
+            self.tally.learn(new)
+        answers, limit, unsettled = self.answers, 1 << len(self.tally.questions), set()
+        everything = 0
+        for kind, count in counted.items():
+            found = known[kind]
+            everything |= found
+            if found < limit:
+                answers[found] += count
+            else:
+                unsettled.add(kind)
+        if unsettled:
+            for line, kind in zip(lines, kinds, strict=True):
+                if kind in unsettled:
+                    answers[self.tally.ask(line, known[kind])] += 1
+        self._sample(lines, kinds, everything)
+
+    def _sample(self, lines: list[bytes], kinds: list[bytes], everything: int) -> None:
+        """Keep the first lines for each pattern that differ in more than their numbers."""
+        wanted = {bit: kept for bit, kept in self.samples.items() if everything >> bit & 1 and len(kept) < SAMPLES}
+        if not wanted:
+            return
+        for kind, line in dict(zip(reversed(kinds), reversed(lines), strict=True)).items():
+            found = self.tally.ask(line, self.tally.known[kind])
+            for bit, kept in wanted.items():
+                if found >> bit & 1 and len(kept) < SAMPLES and all(_rough(line) != _rough(other) for other in kept):
+                    kept.append(line[: EXCERPT_MAX * 4])
+
+    def end(self, state: str, reason: str) -> None:
+        """Note how the reading of this source ended."""
+        self.ended = True
+        self.state, self.reason = ("empty", "") if state == "whole" and not self.lines else (state, reason)
+
+    def count(self, bit: int) -> int:
+        """How many lines match a pattern."""
+        return sum(count for answers, count in self.answers.items() if answers >> bit & 1)
+
+    def coverage(self) -> Coverage:
+        """How much of this source was read."""
+        return Coverage(
+            name=self.name, state=self.state, reason=self.reason, lines=self.lines, characters=self.characters
+        )
+
+
+def _rough(line: bytes) -> bytes:
+    return re.sub(rb"\S*\d\S*", b"", line[:400])
+
+
+# ---------------------------------------------------------------------------------------------- judge
+
+
+def health_score(counts: Mapping[str, int], signals: Iterable[Signal] = SIGNALS) -> float:
+    """100 less weight times count over all signals, between 0 and 100, one decimal."""
+    lost = sum(signal.weight * counts.get(signal.key, 0) for signal in signals)
+    return round(min(max(100.0 - lost, 0.0), 100.0), 1)
+
+
+def rating(score: float) -> str:
+    """The words for a score, such as `❌ Critical`."""
+    return next((words for floor, words in RATINGS if score >= floor), RATINGS[-1][1])
+
+
+Show = Callable[[int, int, int, float], None]  # takes sources ended, sources in all, characters, seconds left
+
+
+def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) -> Analysis:
+    """Collect and count all sources and judge the figures; AnalyzerError when nothing could be read.
+
+    `now` has a time zone; the lookback ends there. `show` is told of the progress.
+    """
+    tally = Tally([s.pattern for s in settings.signals] + list(settings.subsystems.values()), len(settings.signals))
+    until = time.monotonic() + settings.timeout_s
+
+    def tick() -> None:
+        sources = tally.sources.values()
+        read = sum(source.characters for source in sources)
+        show(sum(source.ended for source in sources), len(sources), read, until - time.monotonic())
+
+    if settings.inputs:
+        collect_inputs(settings, tally, until, tick)
+    else:
+        since = int(now.timestamp()) - settings.days * 86_400
+        collect_containers(settings, tally, since, until, tick)
+    order = list(STATES)
+    coverage = sorted((s.coverage() for s in tally.sources.values()), key=lambda c: (order.index(c.state), c.name))
+    if not any(source.lines or not STATES[source.state] for source in coverage):
+        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3])
+        raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
+    counts = {"lines": sum(source.lines for source in coverage)}
+    counts |= {signal.key: tally.count(bit) for bit, signal in enumerate(settings.signals)}
+    return Analysis(
+        generated=now,
+        settings=settings,
+        counts=counts,
+        subsystems={label: tally.count(bit) for bit, label in enumerate(settings.subsystems, len(settings.signals))},
+        score=health_score(counts, settings.signals),
+        anomalies=find_anomalies(tally, settings, counts),
+        coverage=tuple(coverage),
+    )
+
+
+def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) -> tuple[Anomaly, ...]:
+    """The signals that reached their thresholds, heaviest first."""
+    anomalies = []
+    for bit, sig in enumerate(settings.signals):
+        if sig.threshold is None or counts[sig.key] < sig.threshold:
+            continue
+        by_count = sorted(tally.sources.values(), key=lambda source: -source.count(bit))
+        sources = [source for source in by_count if source.count(bit)]
+        # One from each of the worst sources first, then their next ones.
+        rounds = (source for place in range(SAMPLES) for source in sources if len(source.samples[bit]) > place)
+        picked = Counter[str]()
+        excerpts = []
+        for source in islice(rounds, SAMPLES):
+            excerpts.append((source.name, excerpt(source.samples[bit][picked[source.name]])))
+            picked[source.name] += 1
+        text = sig.anomaly.format(label=sig.label, count=counts[sig.key], period=settings.period)
+        names = tuple(source.name for source in sources)
+        anomalies.append(Anomaly(signal=sig, count=counts[sig.key], text=text, excerpts=tuple(excerpts), sources=names))
+    return tuple(sorted(anomalies, key=lambda anomaly: -anomaly.signal.weight))
+
+
+def recommend(analysis: Analysis) -> list[str]:
+    """What to do, as Markdown, following from the figures alone."""
+    advice = []
+    for anomaly in analysis.anomalies:
+        if anomaly.signal.advice:
+            most = ", ".join(code_span(excerpt(name)) for name in anomaly.sources[:3])
+            advice.append(f"{anomaly.signal.advice}. Most of them: {most}.")
+    if analysis.partial:
+        advice.append("Not everything was read, so the figures are too low: see Coverage.")
+    if not analysis.counts["lines"]:
+        advice.append("Not a single line was logged: check that the containers run and log to their standard output.")
+    if silent := [label for label, events in analysis.subsystems.items() if not events]:
+        advice.append(f"No events from {', '.join(map(cell, silent))}: check that they run, if they should.")
+    return advice or ["No signal reached its threshold: nothing to do."]
+
+
+# ---------------------------------------------------------------------------------------------- render
+
+ANSI = re.compile(
+    r"(?:\x1b|\x9b|\\u001b|\\x1b|\\033|\\e)(?:\][^\x07\x1b\\]*(?:\x07|\x1b\\)?|\[?[0-?]*[ -/]*[@-~]?)", re.IGNORECASE
+)
+
+
+def excerpt(line: str | bytes, limit: int = 120) -> str:
+    """A log line made safe to show: cleaned, on one line, at most `limit` characters; as text, not as Markdown."""
+    text = line[: EXCERPT_MAX * 4].decode(errors="replace") if isinstance(line, bytes) else line
+    text = re.sub(r"\s+", " ", ANSI.sub("", text[:EXCERPT_MAX]))
+    text = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cs", "Cn"}).strip()
+    text = re.sub(r"([\u0300-\u036f]{2})[\u0300-\u036f]+", r"\1", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def code_span(text: str) -> str:
+    """Text as a Markdown code span that nothing in it can end."""
+    runs = [len(run) for run in re.findall("`+", text)]
+    fence = "`" * (max(runs, default=0) + 1)
+    pad = " " if not text.strip() or text[0] in "` " or text[-1] in "` " else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def cell(text: str) -> str:
+    """Text from the configuration or a name, safe inside a Markdown table or line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", excerpt(text))
+
+
+def render_section(analysis: Analysis) -> str:
+    """The report's section in Markdown, without its markers."""
+    settings = analysis.settings
+    note = " (input files: read whole, whatever their dates)" if settings.inputs else ""
+    parts = [
+        "## 🧠 AI Log Analysis Summary",
+        f"**Analysis Date:** {analysis.generated:%Y-%m-%d}",
+        f"**Health Score:** {analysis.verdict}",
+        f"**Log Period:** Last {settings.period}{note}",
+        "### Metrics Overview",
+        _table(
+            ("Metric", "Count"),
+            [("Log Lines Analyzed", analysis.counts["lines"])]
+            + [(signal.label, analysis.counts[signal.key]) for signal in settings.signals],
+        ),
+        "### AI Subsystem Activity",
+        _table(("Subsystem", "Events"), analysis.subsystems.items()),
+        *_render_coverage(analysis.coverage),
+        "### 🔍 Detected Anomalies",
+        "\n".join(_render_anomalies(analysis.anomalies)) or "No anomalies detected.",
+        "### 💡 System Intelligence",
+        "\n".join(f"- {advice}" for advice in recommend(analysis)),
+        f"*Generated by AI Log Analyzer - {analysis.generated.isoformat(timespec='seconds')}*",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, int]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---:|"]
+    return "\n".join(lines + [f"| {cell(label)} | {count:,} |" for label, count in rows])
+
+
+def _render_coverage(coverage: Sequence[Coverage]) -> list[str]:
+    """The sources that were not read whole, worst first, and how many were."""
+    odd = [source for source in coverage if source.state != "whole"]
+    rows = [
+        f"- {code_span(excerpt(source.name))}: {source.state}{f' – {source.reason}' if source.reason else ''}"
+        for source in odd[:12]
+    ]
+    rows += [f"- … and {len(odd) - 12} more"] if len(odd) > 12 else []
+    whole = len(coverage) - len(odd)
+    return [
+        "### Coverage",
+        "\n".join([f"{whole} of {len(coverage)} sources read whole.", *([""] if rows else []), *rows]),
+    ]
+
+
+def _render_anomalies(anomalies: Iterable[Anomaly]) -> Iterator[str]:
+    for anomaly in anomalies:
+        yield f"- {anomaly.text}"
+        for name, text in anomaly.excerpts:
+            yield f"  - {code_span(excerpt(name))}: {code_span(text)}"
+
+
+def render_json(analysis: Analysis) -> str:
+    """The same for machines; the memory for later comparisons."""
+    document = {
+        "schema": 1,
+        "date": f"{analysis.generated:%Y-%m-%d}",
+        "generated": analysis.generated.isoformat(timespec="seconds"),
+        "days": analysis.settings.days,
+        "score": analysis.score,
+        "health": rating(analysis.score),
+        "partial": analysis.partial,
+        "metrics": dict(analysis.counts),
+        "subsystems": dict(analysis.subsystems),
+        "anomalies": [
+            {
+                "signal": anomaly.signal.key,
+                "count": anomaly.count,
+                "text": anomaly.text,
+                "excerpts": [{"source": excerpt(name), "text": text} for name, text in anomaly.excerpts],
+            }
+            for anomaly in analysis.anomalies
+        ],
+        "coverage": [asdict(source) | {"name": excerpt(source.name)} for source in analysis.coverage],
+    }
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+def render_prometheus(analysis: Analysis) -> str:
+    """Gauges for node_exporter's textfile collector: a count over a window may fall."""
+    families: dict[str, tuple[str, list[tuple[str, float]]]] = {
+        "score": ("Health score from 0 to 100.", [("", analysis.score)]),
+        "partial": ("Whether some logs could not be read whole.", [("", int(analysis.partial))]),
+        "lines": ("Log lines read.", [("", analysis.counts["lines"])]),
+        "signal_lines": (
+            "Log lines that match a signal.",
+            [(_label("signal", s.key), analysis.counts[s.key]) for s in analysis.settings.signals],
+        ),
+        "subsystem_lines": (
+            "Log lines that match a subsystem.",
+            [(_label("subsystem", name), count) for name, count in analysis.subsystems.items()],
+        ),
+        "run_timestamp_seconds": ("When the analysis ran.", [("", int(analysis.generated.timestamp()))]),
+    }
+    lines = []
+    for name, (help_text, samples) in families.items():
+        family = f"ai_log_analyzer_{name}"
+        lines += [f"# HELP {family} {help_text}", f"# TYPE {family} gauge"]
+        lines += [f"{family}{labels} {value}" for labels, value in samples]
+    return "\n".join(lines) + "\n"
+
+
+def _label(name: str, value: str) -> str:
+    text = excerpt(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'{{{name}="{text}"}}'
+
+
+# ---------------------------------------------------------------------------------------------- publish
+
+
+@contextlib.contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the status folder, which is made if need be; AnalyzerError (75) when another run has it."""
+    settings.status.mkdir(parents=True, exist_ok=True)
+    lock = settings.status / ".ai_log_analyzer.lock"
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AnalyzerError(f"another run holds {lock}; wait for its end", 75) from None
+    try:
+        yield
+    finally:
+        os.close(fd)  # the file stays: a run that waits for a removed one would meet nobody
+
+
+def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
+    """Write the whole file or leave what is there, also when the power fails."""
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    path = path.resolve()  # a link keeps pointing where it does
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def replace_section(report: bytes, section: str, suffix: str) -> bytes:
+    """The report with this section in the place of an earlier one, or at its end; all else byte for byte."""
+    begin, end = (f"<!-- ai-log-analyzer{suffix}:{word} -->" for word in ("begin", "end"))
+    new = f"{begin}\n{section}{end}\n".encode()
+    # A marker counts only as a line of its own: a log line shown in the section cannot be one.
+    marks = rb"^%s\r?\n(?:(?!%s\r?$).*\n)*?%s(?:\r?\n|\Z)" % (begin.encode(), begin.encode(), end.encode())
+    if found := list(re.finditer(marks, report, re.MULTILINE)):
+        return report[: found[-1].start()] + new + report[found[-1].end() :]
+    gap = b"" if not report or report.endswith(b"\n\n") else b"\n" if report.endswith(b"\n") else b"\n\n"
+    return report + gap + new
+
+
+def publish(analysis: Analysis) -> Path:
+    """Write report and JSON; the report's path. The caller holds the lock."""
+    settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
+    report = settings.status / f"WEEKLY_HEALTH_REPORT_{day}.md"
+    earlier = report.read_bytes() if report.exists() else b""
+    write_atomic(report, replace_section(earlier, render_section(analysis), analysis.suffix))
+    write_atomic(settings.status / f"health_{day}{analysis.suffix}.json", render_json(analysis))
+    return report
+
+
+class DeliveryError(AnalyzerError):
+    """An alert or export did not arrive; the report is written all the same."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 3)
+
+
+def alert_text(analysis: Analysis) -> str:
+    """Score, rating and the five heaviest anomalies, as plain text."""
+    lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}"]
+    lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
+    return "\n".join(lines)
+
+
+def webhook_form(url: str, form: str = "auto") -> str:
+    """The form of message that a webhook takes: as configured, else by its parsed host and path."""
+    parts = urlsplit(url)
+    host, path = parts.hostname or "", parts.path
+    if form != "auto":
+        return form
+    if path.rstrip("/").endswith("/slack") or host == "hooks.slack.com" or host.endswith(".slack.com"):
+        return "slack"
+    discord = host in {"discord.com", "discordapp.com"} or host.endswith((".discord.com", ".discordapp.com"))
+    return "discord" if discord or re.search(r"/api/(?:v\d+/)?webhooks/\d+/", path) else "text"
+
+
+def webhook_request(url: str, form: str, text: str) -> tuple[str, dict[str, Any]]:
+    """URL and JSON body for a message in one of the forms."""
+    if form == "discord":
+        parts = urlsplit(url)
+        path = re.sub(r"^(.*/api)/(?:v\d+/)?webhooks/", r"\1/v10/webhooks/", parts.path)
+        query = "&".join(filter(None, [parts.query, "wait=true"]))
+        body = {"content": shorten(text, 1_900), "allowed_mentions": {"parse": []}}
+        return parts._replace(path=path, query=query).geturl(), body
+    if form == "slack":
+        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return url, {"text": shorten(text, 2_900)}
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, an ellipsis in the place of what is cut."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def send_alert(settings: Settings, text: str) -> None:
+    """Post to the webhook; DeliveryError when it is not known to have arrived within ALERT_DEADLINE_S.
+
+    In a thread, because a server that drips its answer byte by byte keeps every timeout of a socket from firing.
+    """
+    outcome: list[str] = []
+    form = webhook_form(settings.webhook, settings.alert_format)
+    request = webhook_request(settings.webhook, form, text)
+    thread = threading.Thread(target=lambda: outcome.append(_post(*request)), daemon=True)
+    thread.start()
+    thread.join(ALERT_DEADLINE_S)
+    reason = outcome[0] if outcome else f"no answer within {ALERT_DEADLINE_S:.0f} s"
+    if reason:
+        raise DeliveryError(f"the alert was not delivered ({reason}); the report is written")
+
+
+def _post(url: str, body: dict[str, Any]) -> str:
+    """Why a message did not arrive, empty when it did. No exception's text is shown: it holds the URL."""
+    try:
+        import requests
+    except ImportError:
+        return "the package requests is missing: pip install requests"
+    try:
+        answer = requests.post(
+            url,
+            json=body,
+            timeout=10,
+            allow_redirects=False,  # a redirect turns the POST into an empty GET that succeeds
+            headers={"User-Agent": f"ai-log-analyzer/{__version__}"},
+        )
+    except Exception as error:  # noqa: BLE001  # whatever it is, the report must not suffer
+        return type(error).__name__
+    return "" if answer.status_code in {200, 201, 202, 204} else f"the server answered {answer.status_code}"
+
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+Kind = tuple[str, Callable[[Any], bool]]  # what a value must be, in words, and whether it is
+NUMBER: Kind = ("a number of 0 or more", lambda v: type(v) in {int, float} and 0 <= v < 1e9)
+COUNT: Kind = ("a whole number of 1 or more", lambda v: type(v) is int and v >= 1)
+PATTERN: Kind = ("a pattern", lambda v: isinstance(v, str))
+TEXTS: Kind = ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(text, str) for text in v))
+FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
+CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert")
+CONFIG_NAME = "ai_log_analyzer.toml"
+
+
+def find_root(flag: str | None, environ: Mapping[str, str]) -> Path:
+    """`--root`, else QT_ROOT, else the parent of the script's folder when that is `tools`, else the current one."""
+    home = Path(__file__).resolve().parent
+    root = Path(flag or environ.get("QT_ROOT") or (home.parent if home.name == "tools" else Path.cwd()))
+    if not root.is_dir():
+        raise AnalyzerError(f"the root folder {excerpt(str(root))} does not exist; name it with --root or QT_ROOT", 2)
+    return root.resolve()
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """The QT_* names of a `.env` file; nothing when there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise AnalyzerError(f"{path} cannot be read: {error.strerror}", 2) from None
+    rows = re.findall(
+        r"^[ \t]*(?:export[ \t]+)?(QT_\w+)[ \t]*=[ \t]*(\"[^\"\n]*\"|'[^'\n]*'|[^\n]*?)[ \t\r]*$", text, re.MULTILINE
+    )
+    return {name: value[1:-1] if value[:1] in {'"', "'"} else re.sub(r"\s+#.*", "", value) for name, value in rows}
+
+
+def read_config(path: Path | None, root: Path) -> dict[str, Any]:
+    """The configuration as TOML gives it; the default file may be absent, a named one may not."""
+    file = path or root / CONFIG_NAME
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if path is None:
+            return {}
+        raise AnalyzerError(f"{file}: no such file; check --config", 2) from None
+    except OSError as error:
+        raise AnalyzerError(f"{file} cannot be read: {error.strerror}", 2) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AnalyzerError(f"{file}: {excerpt(str(error), 200)}", 2) from None
+
+
+def checked(value: Any, name: str, kind: Kind) -> Any:
+    """A value of the configuration, if it is of its kind."""
+    words, fits = kind
+    if not fits(value):
+        raise AnalyzerError(f"configuration: {name} must be {words}, not {excerpt(json.dumps(value, default=str))}", 2)
+    if kind is PATTERN:
+        check_pattern(value, name)
+    return value
+
+
+def check_pattern(pattern: str, name: str) -> None:
+    """Refuse what is no expression, and what matches the empty line and so every line."""
+    try:
+        empty = re.compile(pattern.encode(), re.IGNORECASE).search(b"")
+    except re.error as error:
+        raise AnalyzerError(f"configuration: {name} is not a valid pattern: {excerpt(str(error))}", 2) from None
+    if empty:
+        raise AnalyzerError(f"configuration: {name} matches every line; make the pattern narrower", 2)
+
+
+def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
+    """The settings with what the configuration changes; an unknown key is told with the nearest valid one."""
+    signals = {signal.key: signal for signal in settings.signals}
+    for key, pattern in _part(config, "signals", None, PATTERN).items():
+        if not re.fullmatch("[a-z][a-z0-9_]*", key) or key == "lines":
+            raise AnalyzerError(f"configuration: [signals] {excerpt(key)}: a key is a-z, 0-9 and _, and not `lines`", 2)
+        known = signals.get(key) or Signal(key=key, label=key.replace("_", " ").title(), pattern=pattern)
+        signals[key] = replace(known, pattern=pattern)
+    for key, weight in _part(config, "weights", signals, NUMBER).items():
+        signals[key] = replace(signals[key], weight=float(weight))
+    for key, threshold in _part(config, "thresholds", signals, COUNT).items():
+        signals[key] = replace(signals[key], threshold=threshold)
+    sources = _part(config, "sources", ("containers", "exclude", "units", "contexts"), TEXTS)
+    alert = _part(config, "alert", ("below", "format"), None)
+    below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
+    form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
+    return replace(
+        settings,
+        signals=tuple(signals.values()),
+        subsystems={**settings.subsystems, **_part(config, "subsystems", None, PATTERN)},
+        containers=tuple(sources.get("containers", settings.containers)),
+        exclude=tuple(sources.get("exclude", settings.exclude)),
+        alert_below=float(below),
+        alert_format=form,
+    )
+
+
+def _part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
+    """One table of the configuration, its keys among `keys` (any, if None) and its values of one kind."""
+    part = config.get(name, {})
+    if not isinstance(part, dict):
+        raise AnalyzerError(f"configuration: {name} must be a table, [{name}]", 2)
+    for key, value in part.items():
+        if keys is not None:
+            known_key(key, keys, f"[{name}] ")
+        if kind:
+            checked(value, f"[{name}] {excerpt(key)}", kind)
+    return part
+
+
+def known_key(key: str, keys: Iterable[str], where: str = "") -> None:
+    """AnalyzerError that names the nearest valid key when `key` is none of them."""
+    if key not in (valid := list(keys)):
+        near = difflib.get_close_matches(key, valid, 1, 0)
+        raise AnalyzerError(f"configuration: unknown key {where}{excerpt(key)}; did you mean {near[0]}?", 2)
+
+
+def check_webhook(url: str) -> str:
+    """The URL if a message may be sent there: https, or plain http to this machine. It is never shown."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        loopback = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        if not url or loopback or (parts.scheme == "https" and parts.hostname and parts.port != 0):
+            return url
+    raise AnalyzerError("QT_ALERT_WEBHOOK is not an https URL; copy it from the chat's settings", 2)
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line; exit 2."""
+        raise AnalyzerError(f"{message} (see --help)", 2)
+
+
+def bounded(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers between two bounds, for argparse."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = high + 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{excerpt(text)!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(
+        prog="ai_log_analyzer.py",
+        description=(__doc__ or "").partition("\n\nEnvironment")[0],
+        epilog="Environment" + (__doc__ or "").partition("\n\nEnvironment")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--days", type=bounded(int, 1, 3650), default=7, metavar="N", help="lookback in days (7)")
+    add(
+        "--timeout",
+        type=bounded(float, 1, 86_400),
+        default=60.0,
+        metavar="SECONDS",
+        help="time for reading all logs (60)",
+    )
+    add("--container", action="append", default=[], metavar="GLOB", help="read these containers only; repeatable")
+    add(
+        "--input",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="read this file instead, plain or gzip, - is standard input; repeatable",
+    )
+    add("--root", metavar="DIR", help="the system's folder; everything is written to DIR/status")
+    add("--config", type=Path, metavar="FILE", help=f"configuration (ROOT/{CONFIG_NAME})")
+    add("--dry-run", action="store_true", help="print the section; write and send nothing")
+    add("--no-alert", action="store_true", help="send no alert")
+    add("--prometheus", type=Path, metavar="FILE", help="also write gauges for node_exporter's textfile collector")
+    add("--fail-under", type=bounded(float, 0, 100), metavar="SCORE", help="exit 4 when the score is under SCORE")
+    add("--quiet", action="store_true", help="print errors only")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Flag over environment over file over default."""
+    root = find_root(args.root, environ)
+    environ = {**read_dotenv(root / ".env"), **environ}
+    config = read_config(args.config, root)
+    for key in config:
+        known_key(key, CONFIG_PARTS)
+    settings = apply_config(Settings(root=root, days=args.days, timeout_s=args.timeout), config)
+    if args.input and args.container:
+        raise AnalyzerError("--input reads the named files and nothing else; leave out --container", 2)
+    return replace(
+        settings,
+        containers=tuple(args.container) or settings.containers,
+        inputs=tuple(dict.fromkeys(args.input)),
+        webhook="" if args.no_alert else check_webhook(environ.get("QT_ALERT_WEBHOOK", "").strip()),
+    )
+
+
+class Console:
+    """What the operator sees. A closed or narrow standard output never costs the report."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.next_progress = 0.0
+
+    def say(self, text: str = "") -> None:
+        """Print a line, unless told to be quiet."""
+        if not self.quiet:
+            self.print(text)
+
+    def print(self, text: str) -> None:
+        """Print a line."""
+        try:
+            print(text, flush=True)
+        except (BrokenPipeError, ValueError):
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is for nobody
+
+    def progress(self, done: int, total: int, characters: int, left_s: float) -> None:
+        """On a terminal: how far the reading is, a few times a second."""
+        if self.quiet or not sys.stderr.isatty() or time.monotonic() < self.next_progress:
+            return
+        self.next_progress = time.monotonic() + 0.2
+        print(
+            f"\r\x1b[K      {done}/{total} sources · {characters / 1e6:,.0f} MB · {left_s:.0f} s left\r",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def announce(settings: Settings, now: dt.datetime, console: Console) -> None:
+    """The head of the console output."""
+    bar = "=" * 70
+    console.say(f"{bar}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{bar}")
+    console.say(f"Analysis Date: {now:%Y-%m-%d}\nLog Period: Last {settings.period}\n")
+
+
+def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
+    """Steps 1 and 2: analyse, and say what was found. When nothing could be read, that itself is an alert."""
+    console.say("[1/4] Extracting container logs...")
+    try:
+        analysis = analyze(settings, now, console.progress)
+    except AnalyzerError as error:
+        if settings.webhook:
+            with contextlib.suppress(DeliveryError):  # the error itself is told, and is the worse news
+                send_alert(settings, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}")
+        raise
+    console.say(f"      Collected {sum(source.characters for source in analysis.coverage):,} characters of log data")
+    for source in analysis.coverage:
+        if STATES[source.state]:
+            console.say(f"      ⚠️ {excerpt(source.name)}: {source.state} – {source.reason}")
+    console.say("[2/4] Analyzing logs for anomalies...")
+    console.say(f"      Health Score: {analysis.verdict}\n      Anomalies: {len(analysis.anomalies)}")
+    return analysis
+
+
+def deliver(analysis: Analysis, prometheus: Path | None) -> int:
+    """Send what is due; exit code 3 and a line on standard error when something did not arrive."""
+    settings, code = analysis.settings, 0
+    try:
+        if prometheus:
+            write_export(prometheus, render_prometheus(analysis))
+    except DeliveryError as error:
+        code = complain(error)
+    try:
+        if settings.webhook and analysis.score < settings.alert_below:
+            send_alert(settings, alert_text(analysis))
+    except DeliveryError as error:
+        code = complain(error)
+    return code
+
+
+def write_export(path: Path, text: str) -> None:
+    """Write a file for another program to read."""
+    try:
+        write_atomic(path, text, mode=0o644)
+    except OSError as error:
+        raise DeliveryError(f"{excerpt(str(path))} could not be written: {error.strerror}") from None
+
+
+def complain(error: AnalyzerError) -> int:
+    """One line on standard error; the exit code that goes with it."""
+    print(f"ai_log_analyzer.py: {error}", file=sys.stderr)
+    return error.code
+
+
+def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> int:
+    """One whole run, as its console output tells it."""
+    console = Console(args.quiet)
+    announce(settings, now, console)
+    with contextlib.nullcontext() if args.dry_run else only_run(settings):
+        analysis = extract(settings, now, console)
+        console.say("[3/4] Generating intelligence summary...")
+        code = 0
+        if args.dry_run:
+            console.say("[4/4] Dry run: nothing is written or sent\n")
+            console.print(render_section(analysis))
+        else:
+            console.say("[4/4] Appending to weekly health report...")
+            report = publish(analysis)
+            console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
+            code = deliver(analysis, args.prometheus)
+    bar = "=" * 70
+    partial = " (partial)" if analysis.partial else ""
+    console.say(f"\n{bar}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{bar}")
+    under = args.fail_under is not None and analysis.score < args.fail_under
+    return code or (4 if under else 0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # an ASCII terminal gets question marks, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        with terminable():
+            args = build_parser().parse_args(argv)
+            return execute(args, load_settings(args, os.environ), dt.datetime.now(dt.UTC))
+    except AnalyzerError as error:
+        return complain(error)
+    except OSError as error:
+        where = f"{excerpt(str(error.filename))}: " if error.filename else ""
+        return complain(AnalyzerError(f"the report could not be written: {where}{error.strerror}"))
+    except KeyboardInterrupt:
+        return complain(AnalyzerError("interrupted; nothing was changed", 130))
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that children are killed and no half-written file stays."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
