@@ -623,7 +623,7 @@ class SourceTally:
         self.name = name
         self.lines = self.characters = 0
         self.answers: Counter[int] = Counter()  # lines by the set of patterns they match
-        self.samples: dict[int, list[bytes]] = {bit: [] for bit in range(tally.sampled)}
+        self.samples: dict[int, dict[bytes, bytes]] = {bit: {} for bit in range(tally.sampled)}
         self.ended = False
         self.state, self.reason = CUT
 
@@ -653,18 +653,18 @@ class SourceTally:
             for line, kind in zip(lines, kinds, strict=True):
                 if kind in unsettled:
                     answers[self.tally.ask(line, known[kind])] += 1
-        self._sample(lines, kinds, everything)
-
-    def _sample(self, lines: list[bytes], kinds: list[bytes], everything: int) -> None:
-        """Keep the first lines for each pattern that differ in more than their numbers."""
         wanted = {bit: kept for bit, kept in self.samples.items() if everything >> bit & 1 and len(kept) < SAMPLES}
-        if not wanted:
-            return
-        for kind, line in dict(zip(reversed(kinds), reversed(lines), strict=True)).items():
-            found = self.tally.ask(line, self.tally.known[kind])
-            for bit, kept in wanted.items():
-                if found >> bit & 1 and len(kept) < SAMPLES and all(_rough(line) != _rough(other) for other in kept):
-                    kept.append(line[: EXCERPT_MAX * 4])
+        if wanted:
+            self._sample(dict(zip(reversed(kinds), reversed(lines), strict=True)), counted, wanted)
+
+    def _sample(
+        self, first: Mapping[bytes, bytes], kinds: Iterable[bytes], wanted: dict[int, dict[bytes, bytes]]
+    ) -> None:
+        """Keep the first lines for each pattern that differ in more than their numbers."""
+        for kind in kinds:
+            found = self.tally.ask(first[kind], self.tally.known[kind])
+            for kept in (kept for bit, kept in wanted.items() if found >> bit & 1 and len(kept) < SAMPLES):
+                kept.setdefault(re.sub(rb"\S*\d\S*", b"", first[kind][:400]), first[kind][: EXCERPT_MAX * 4])
 
     def end(self, state: str, reason: str) -> None:
         """Note how the reading of this source ended."""
@@ -680,10 +680,6 @@ class SourceTally:
         return Coverage(
             name=self.name, state=self.state, reason=self.reason, lines=self.lines, characters=self.characters
         )
-
-
-def _rough(line: bytes) -> bytes:
-    return re.sub(rb"\S*\d\S*", b"", line[:400])
 
 
 # ---------------------------------------------------------------------------------------------- judge
@@ -752,7 +748,7 @@ def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) 
         picked = Counter[str]()
         excerpts = []
         for source in islice(rounds, SAMPLES):
-            excerpts.append((source.name, excerpt(source.samples[bit][picked[source.name]])))
+            excerpts.append((source.name, excerpt(list(source.samples[bit].values())[picked[source.name]])))
             picked[source.name] += 1
         text = sig.anomaly.format(label=sig.label, count=counts[sig.key], period=settings.period)
         names = tuple(source.name for source in sources)

@@ -1,0 +1,190 @@
+"""What several test files need: the documented patterns the slow way, and a real Docker Engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+IMAGE = "qt-test-busybox"
+
+# Written down here once more, from the contract: the program's own table must not be its judge.
+DOCUMENTED = {
+    "warnings": "warn|warning",
+    "errors": "error|exception|failed|traceback",
+    "critical": "critical|fatal|panic",
+    "exits": "exit|exited|stopped|crashed",
+    "restarts": "recreated|restarting|restart",
+    "startups": "startup complete|started successfully",
+    "RL Agent V3": "rlagent|rl_v3|reinforcement",
+    "Exit Brain V3": "exitbrain|exit_brain|dynamic_executor",
+    "TP Optimizer V3": "tp_optimizer|takeprofit",
+    "EventBus": "eventbus|event_bus|stream|consumer",
+    "Model Supervisor": "model.?supervisor|drift|calibration",
+}
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """What stands between two newlines; a last line without one counts."""
+    lines = data.split(b"\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
+def slow_counts(*streams: bytes, patterns: dict[str, str] | None = None) -> dict[str, int]:
+    """The figures that plain `re.search` gives for every line, and `lines`."""
+    lines = [line for data in streams for line in lines_of(data)]
+    counts = {
+        name: sum(bool(re.search(pattern.encode(), line, re.IGNORECASE)) for line in lines)
+        for name, pattern in (patterns or DOCUMENTED).items()
+    }
+    return counts | {"lines": len(lines)}
+
+
+def analyzer(*arguments: str | Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as the operator does; `more` is added to the environment."""
+    return subprocess.run(
+        [sys.executable, str(REPO / "ai_log_analyzer.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **more},
+        check=False,
+    )
+
+
+def missing(what: str) -> None:
+    """Skip on a newcomer's machine, fail where the engine was promised."""
+    if os.environ.get("REQUIRE_ENGINE") == "1":
+        pytest.fail(f"REQUIRE_ENGINE=1, but {what}")
+    pytest.skip(what)
+
+
+@dataclass
+class Engine:
+    """A Docker Engine and the containers that a test made on it."""
+
+    host: str
+    prefix: str = field(default_factory=lambda: f"qt-{uuid.uuid4().hex[:8]}")
+    process: subprocess.Popen[bytes] | None = None
+
+    def docker(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+        """Run the CLI against this engine."""
+        return subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            check=check,
+            timeout=timeout,
+            env={**os.environ, "DOCKER_HOST": self.host},
+        )
+
+    def run(self, script: str, *options: str, name: str = "", wait: bool = True) -> str:
+        """Start a container with a shell script, wait for its end; its name."""
+        name = f"{self.prefix}-{name or uuid.uuid4().hex[:6]}"
+        arguments = ["run", "-d", "--network", "none", "--name", name, *options, IMAGE, "sh", "-c", script]
+        self.docker(*arguments)
+        if wait:
+            self.docker("wait", name)
+        return name
+
+    def print(self, data: bytes, stderr: bytes = b"", name: str = "", after: str = "", options: str = "") -> str:
+        """A container that wrote exactly these bytes to its two streams."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "out").write_bytes(data)
+            (Path(folder) / "err").write_bytes(stderr)
+            script = f"cat /data/out; cat /data/err >&2; {after}"
+            return self.run(script, "-v", f"{folder}:/data:ro", *options.split(), name=name)
+
+    def logs(self, name: str, *options: str) -> tuple[bytes, bytes]:
+        """What the CLI gives for a container, on its two streams."""
+        done = self.docker("logs", *options, name)
+        return done.stdout, done.stderr
+
+    def clean(self) -> None:
+        """Remove every container of this test."""
+        names = self.docker("ps", "-aq", "--filter", f"name=^{self.prefix}-", check=False).stdout.decode().split()
+        if names:
+            self.docker("rm", "-f", "-v", *names, check=False)
+
+    def load_image(self) -> None:
+        """Make the image of a static busybox, unless it is there."""
+        if self.docker("image", "inspect", IMAGE, check=False).returncode == 0:
+            return
+        busybox = shutil.which("busybox")
+        if not busybox:
+            missing("busybox is not installed (Debian: busybox-static)")
+            return
+        applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "rootfs.tar"
+            with tarfile.open(archive, "w") as tar:
+                tar.add(busybox, "bin/busybox")
+                for applet in set(applets) - {"busybox"}:
+                    link = tarfile.TarInfo(f"bin/{applet}")
+                    link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                    tar.addfile(link)
+            self.docker("import", str(archive), IMAGE)
+
+
+@contextlib.contextmanager
+def started_engine(folder: Path) -> Iterator[Engine]:
+    """An engine of one's own, which a test may stop, wedge or damage; only root can start one."""
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        missing("no dockerd that could be started (root and docker.io are needed)")
+    host = f"unix://{folder}/docker.sock"
+    log = (folder / "dockerd.log").open("wb")
+    argv = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--data-root", f"{folder}/data"]
+    argv += ["--exec-root", f"{folder}/exec", "-p", f"{folder}/pid", "-H", host]
+    process = subprocess.Popen(argv, stdout=log, stderr=log)
+    engine = Engine(host, process=process)
+    try:
+        for _ in range(150):
+            if engine.docker("version", check=False).returncode == 0:
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail(f"dockerd did not start: {(folder / 'dockerd.log').read_text()[-2000:]}")
+        engine.load_image()
+        yield engine
+    finally:
+        process.send_signal(18)  # SIGCONT, in case a test stopped it
+        if process.poll() is None:
+            engine.clean()
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        log.close()
+        subprocess.run(["umount", "-R", f"{folder}/data"], capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Engine:
+    """The engine that DOCKER_HOST, or the default socket, leads to."""
+    engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    if not shutil.which("docker") or engine.docker("version", check=False).returncode:
+        missing("no Docker Engine answers")
+    engine.load_image()
+    return engine
+
+
+@pytest.fixture
+def engine(shared_engine: Engine) -> Iterator[Engine]:
+    """The shared engine with a prefix for this test's containers, which are removed after it."""
+    mine = Engine(shared_engine.host)
+    yield mine
+    mine.clean()

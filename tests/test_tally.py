@@ -1,0 +1,147 @@
+"""The tally counts what plain `re.search` on every line counts."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from conftest import DOCUMENTED, REPO, slow_counts
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ai_log_analyzer as ala
+
+WORDS = [word for pattern in DOCUMENTED.values() for word in pattern.split("|")]
+# Words torn by digits, in odd cases and glued together are where a shortcut would go wrong.
+near_words = st.sampled_from(WORDS).flatmap(
+    lambda word: st.tuples(st.integers(0, len(word)), st.sampled_from(["", "7", "42", " ", "_", "\r", "\0", "é"])).map(
+        lambda cut: (word[: cut[0]] + cut[1] + word[cut[0] :]).encode()
+    )
+)
+pieces = st.one_of(
+    near_words,
+    near_words.map(bytes.upper),
+    st.sampled_from(
+        [b"\n", b"\r\n", b"\n\n", b"rl_v3", b"rl_v4", b"rl_v", b"3", b"model\xffsupervisor", b"model9supervisor"]
+    ),
+    st.sampled_from(
+        [b"modelsupervisor", b"model__supervisor", b"model\nsupervisor", b"MODEL supervisor", b"\x85", b"\xc5\xbf"]
+    ),
+    st.binary(max_size=12),
+)
+logs = st.lists(pieces, max_size=60).map(b"".join)
+
+
+def fast_counts(*chunks: bytes, patterns: dict[str, str] | None = None) -> dict[str, int]:
+    patterns = patterns or DOCUMENTED
+    tally = ala.Tally(list(patterns.values()), len(patterns))
+    source = tally.source("test")
+    lines = ala.LineBlocks(source.feed)
+    for chunk in chunks:
+        lines.write(chunk)
+    lines.close()
+    counts = {name: tally.count(bit) for bit, name in enumerate(patterns)}
+    return counts | {"lines": source.lines}
+
+
+def test_the_program_documents_the_patterns_of_the_contract() -> None:
+    table = {signal.key: signal.pattern for signal in ala.SIGNALS} | ala.SUBSYSTEMS
+    assert table == DOCUMENTED
+
+
+@given(logs, st.lists(st.integers(0, 400), max_size=6))
+def test_counts_equal_the_slow_way_wherever_the_stream_is_cut(data: bytes, cuts: list[int]) -> None:
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    chunks = [data[a:b] for a, b in itertools.pairwise(places)]
+    assert fast_counts(*chunks) == slow_counts(data)
+
+
+@given(logs)
+def test_counts_stay_equal_when_nothing_can_be_remembered(data: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ala, "KNOWN_BYTES", 10)
+        assert fast_counts(data, data) == slow_counts(data + data)
+
+
+CUSTOM = [
+    "time(d)? ?out",
+    r"\b5\d\d\b",
+    "^start",
+    "end$",
+    "order [0-4]{2}",
+    "[^x]panic",
+    "a.*z",
+    "a.{2}z",
+    r"(.)\1\1",
+    "(?P<q>.)(?P=q)!",
+    "(?-i:ERROR)",
+    r"\sx",
+    "[A-F]9",
+    "x.?7",
+    ".+panic",
+    "Größe|WARN",
+    "a||b7c",
+]
+
+
+@pytest.mark.parametrize("pattern", CUSTOM)
+@given(
+    data=st.lists(
+        st.one_of(
+            pieces,
+            st.sampled_from([b"timeout", b"TIME OUT", b" 503 ", b"a12z", b"azz!", b"end\n", b"f9"]),
+            st.text("a1z9 x7\n!", max_size=9).map(str.encode),
+        ),
+        max_size=40,
+    ).map(b"".join)
+)
+def test_custom_patterns_count_as_plain_search_does(pattern: str, data: bytes) -> None:
+    assert fast_counts(data, patterns={"x": pattern}) == slow_counts(data, patterns={"x": pattern})
+
+
+@pytest.mark.parametrize("sample", sorted((REPO / "tests" / "samples").iterdir()), ids=lambda path: path.name)
+def test_counts_on_the_sample_logs_equal_the_slow_way(sample: Path) -> None:
+    data = sample.read_bytes()
+    assert fast_counts(data) == slow_counts(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [(b"", 0), (b"\n", 1), (b"a", 1), (b"a\n", 1), (b"a\n\n", 2), (b"a\r\nb", 2), (b"a\x0bb\x0cc\x1cd\x85e\r", 1)],
+)
+def test_a_line_is_what_stands_between_two_newlines(data: bytes, lines: int) -> None:
+    assert fast_counts(data)["lines"] == lines
+
+
+def test_a_ten_megabyte_line_is_one_line_and_its_last_word_counts() -> None:
+    data = b"x" * 10_000_000 + b" fatal"
+    assert fast_counts(*[data[i : i + 65_536] for i in range(0, len(data), 65_536)]) | {
+        "critical": 1,
+        "lines": 1,
+    } == fast_counts(data)
+
+
+def test_a_line_beyond_the_limit_is_cut_and_the_next_one_is_read() -> None:
+    tally = ala.Tally(["late", "next"], 0)
+    source = tally.source("test")
+    lines = ala.LineBlocks(source.feed)
+    for _ in range(ala.LINE_MAX // 65_536 + 2):
+        lines.write(b"y" * 65_536)
+    lines.write(b"late\nnext\n")
+    lines.close()
+    assert (source.lines, source.count(0), source.count(1), lines.overlong) == (2, 0, 1, True)
+
+
+def test_samples_differ_in_more_than_their_numbers() -> None:
+    tally = ala.Tally(["error"], 1)
+    source = tally.source("test")
+    source.feed(b"error 1 in a\nfine\nerror 2 in a\nerror 3 in b\n")
+    assert list(source.samples[0].values()) == [b"error 1 in a", b"error 3 in b"]
+
+
+def test_the_patterns_are_compiled_as_the_contract_says() -> None:
+    compiled = ala.question("Warn|x").pattern
+    assert compiled.flags & re.IGNORECASE
+    assert compiled.search(b"WARN")
