@@ -105,25 +105,39 @@ RATINGS = (
     (0, "❌ Critical"),
 )
 # What the Docker CLI says when it fails, in plain words with the next step.
-ENGINE_FAILURES = (
+FAILURES = (
+    ("insufficient permissions", "no permission for the journal; run as root or as a member of systemd-journal"),
+    ("not seeing messages from other users", "only a part may be read; run as root or as a member of systemd-journal"),
+    ("is truncated, ignoring file", "a journal file is truncated and left out; see `journalctl --verify`"),
+    ("no journal files were found", "there is no journal; see Storage= in journald.conf"),
     ("permission denied", "no permission for the Docker socket; run as root or as a member of the group docker"),
     ("cannot connect to the docker daemon", "the Docker daemon does not answer; see `systemctl status docker`"),
     ("failed to connect to the docker api", "the Docker daemon does not answer; see `systemctl status docker`"),
     ("does not support reading", "its logging driver keeps nothing that could be read; use json-file or local"),
     ("journald is not enabled", "its logging driver is journald, and this host has no journal"),
     ("no such container", "the container was removed before it could be read"),
-    ("unexpected eof", "the Docker daemon ended the stream early"),
+    ("no such file or directory", "its stored log was deleted; restart the container to begin a new one"),
     ("error grabbing logs", "the stored log is damaged"),
+    ("unexpected eof", "the Docker daemon ended the stream early"),
+    ("eof", "the Docker daemon ended the stream early"),
+    ("context not found", "there is no such context; see `docker context ls`"),
+    ("i/o timeout", "the engine's host does not answer"),
+    ("no such host", "the engine's host is not known"),
+    ("not a swarm manager", "this engine is no Swarm manager"),
 )
 ALERT_FORMATS = ("auto", "discord", "slack", "text")
 
 BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
 LINE_MAX = 16 << 20  # bytes of one line; what is longer is cut, and said to be
-MIN_SHARE_S = 0.5  # the least time that a container is read in one go
+MIN_SHARE_S, MAX_SHARE_S = 0.5, 10.0  # bounds of the time that a source is read in one go
+PROBE_S = 5.0  # for an answer that takes milliseconds where the engine is well
+WEDGED_MAX = 3  # containers that do not answer, after which no further facts are asked for
+STAMP_BYTES = 75  # what json-file stores with every line
 EXIT_GRACE_S = 2.0  # between a child's last byte and its end
 NAP_S = 0.02  # the CLI writes line by line: without a nap every line wakes the reader
 ALERT_DEADLINE_S = 30.0
 KNOWN_BYTES = 8 << 20  # how many bytes of distinct kinds of line are remembered at once
+TABLE_MAX = 12  # rows of the longest tables in the report
 SAMPLES = 3  # excerpts for each anomaly
 EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
 
@@ -148,6 +162,9 @@ class Settings:
     timeout_s: float = 60.0
     containers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     signals: tuple[Signal, ...] = SIGNALS
     subsystems: Mapping[str, str] = field(default_factory=lambda: SUBSYSTEMS)
@@ -175,6 +192,8 @@ class Coverage:
     reason: str = ""
     lines: int = 0
     characters: int = 0
+    first: str = ""  # RFC 3339 times, where they could be had cheaply
+    last: str = ""
 
 
 # Worst first; the flag says whether the figures are incomplete because of it.
@@ -203,6 +222,7 @@ class Analysis:
     score: float
     anomalies: tuple[Anomaly, ...]
     coverage: tuple[Coverage, ...]  # worst first
+    facts: tuple[Facts, ...]
 
     @property
     def partial(self) -> bool:
@@ -242,8 +262,9 @@ class Stream:
 
     def read(self, until: float) -> Iterator[tuple[int, bytes]]:
         """Yield (1 or 2, bytes) until both pipes are at their end or the clock says `until` (monotonic seconds)."""
+        read = 0
         while self.selector.get_map() and (left := until - time.monotonic()) > 0:
-            full = True
+            naps = read > BLOCK  # a short answer need not wait
             exited = self.process.poll() is not None
             ready = self.selector.select(min(left, 0.5))
             if exited and not ready:  # its own child still holds a pipe: not to be waited for
@@ -251,12 +272,13 @@ class Stream:
                 return
             for key, _ in ready:
                 data = os.read(key.fd, BLOCK)
-                full = full and len(data) >= BLOCK // 2
+                naps = naps and len(data) < BLOCK // 2
+                read += len(data)
                 if data:
                     yield key.data, data
                 else:
                     self.selector.unregister(key.fileobj)
-            if not full:
+            if naps:
                 time.sleep(min(NAP_S, max(until - time.monotonic(), 0)))
         self.ended = not self.selector.get_map()
 
@@ -306,9 +328,10 @@ class LineBlocks:
             data = data[end:] if end >= 0 else b""
         if not data:
             return
-        if self.held and self.held[-1].endswith(b"\n"):
+        words = data.rstrip(b"\n")  # the CLI ends some of its errors with an empty line
+        if self.held and self.held[-1].endswith(b"\n") and (words or self.held_bytes > BLOCK):
             self._pass_on()
-        cut = data.rfind(b"\n", 0, len(data) - 1) + 1
+        cut = data.rfind(b"\n", 0, len(words)) + 1
         if cut:
             self.held.append(data[:cut])
             self._pass_on()
@@ -337,70 +360,38 @@ class LineBlocks:
             self.emit(block)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """One row of `docker ps -a`."""
-
-    id: str
-    name: str
-    state: str
-
-
-def list_containers(until: float) -> tuple[list[Container], list[bytes]]:
-    """Every container, running or not, and the lines that the CLI says about itself on every call."""
-    if not shutil.which("docker"):
-        raise AnalyzerError("no docker command found; install Docker or name log files with --input FILE")
-    argv = ["docker", "ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}\t{{.State}}"]
-    status, out, err = run(argv, until)
-    if status is None:
-        raise AnalyzerError("Docker did not answer in time; see `systemctl status docker` or raise --timeout")
-    if status:
-        raise AnalyzerError(f"Docker cannot be read: {plain_reason(err)}; or name log files with --input FILE")
-    rows = [line.split("\t") for line in out.decode(errors="replace").splitlines()]
-    # A linked container also lists `other/alias`; its own name is the one without a slash.
-    containers = [
-        Container(id=row[0], name=next(n for n in row[1].split(",") if "/" not in n), state=row[2]) for row in rows
-    ]
-    return sorted(containers, key=lambda container: container.name), err.splitlines(keepends=True)
+Feed = Callable[[bytes], None]  # takes a block of whole lines
+Tick = Callable[[], None]  # called now and then while reading
+Verdict = tuple[str, str]  # a state of STATES and its reason
+CUT = "cut", "not read to its end within the time limit; raise --timeout"
+NO_ANSWER = "unreadable", "the engine does not answer for it; restart the container or the engine"
+LOST = "damaged", "the log breaks off before its last known line; the stored log is damaged inside"
+STAMPED = re.compile(rb"^(\d{4}-\d\d-\d\dT[\d:.]+Z) (.*)$", re.MULTILINE)
 
 
 def plain_reason(stderr: bytes) -> str:
-    """What the CLI's last line means, in plain words; a line that is not known is quoted."""
+    """What a command's last line means, in plain words; a line that is not known is quoted."""
     text = stderr.decode(errors="replace").strip()
-    known = (words for sign, words in ENGINE_FAILURES if sign in text.lower())
+    known = (words for sign, words in FAILURES if sign in text.lower())
     return next(known, "") or excerpt(text.splitlines()[-1] if text else "no reason given")
 
 
-def select_containers(containers: Sequence[Container], settings: Settings) -> list[Container]:
-    """Those that a glob names (all without one) and none excludes. A glob that names nothing is an error."""
-    for glob in settings.containers:
-        if not any(fnmatch.fnmatchcase(container.name, glob) for container in containers):
-            names = ", ".join(container.name for container in containers) or "none"
-            raise AnalyzerError(f"no container matches {excerpt(glob)!r}; there are: {excerpt(names, 400)}")
-
-    def named(container: Container, globs: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatchcase(container.name, glob) for glob in globs)
-
-    return [c for c in containers if named(c, settings.containers or ("*",)) and not named(c, settings.exclude)]
-
-
-Feed = Callable[[bytes], None]  # takes a block of whole lines
-Tick = Callable[[], None]  # called now and then while reading
-CUT = "cut", "not read to its end within the time limit; raise --timeout"
-
-
-class LogsCommand:
-    """`docker logs` of one container, its lines fed into the tally; started when it is first read.
+class Reading:
+    """The lines of one command on their way into the tally. The command starts when it is first read.
 
     The streams are kept apart: merged, the engine tears lines over 16 KiB. A command that is not being read is
     held back by its full pipes and goes on where it stopped.
     """
 
-    def __init__(self, container: Container, noise: Iterable[bytes], since: int, feed: Feed) -> None:
-        self.name = container.name
-        self.argv = ["docker", "logs", "--since", str(since), container.id]
-        self.blocks = {1: LineBlocks(feed), 2: LineBlocks(feed, noise)}
+    def __init__(self, source: SourceTally, argv: Sequence[str], noise: Iterable[bytes] = ()) -> None:
+        self.source = source
+        self.argv = argv
         self.stream: Stream | None = None
+        self.blocks = {1: LineBlocks(self.feed), 2: LineBlocks(self.feed, noise)}
+
+    def feed(self, block: bytes) -> None:
+        """Take a block of whole lines."""
+        self.source.feed(block)
 
     def read(self, until: float, tick: Tick) -> bool:
         """Read on until `until`; whether everything was read."""
@@ -410,42 +401,345 @@ class LogsCommand:
             tick()
         return self.stream.ended
 
-    def close(self) -> tuple[str, str]:
-        """End the command; the state and its reason. After a failure the last line on stderr is the CLI's own."""
+    def close(self) -> Verdict:
+        """End the command; what became of it. After a failure the last line on stderr is the command's own."""
         status = self.stream.close() if self.stream else None
         said = self.blocks[2].last() if status and status > 0 else b""
         for lines in self.blocks.values():
             lines.close()
         if status is None:
             return CUT
-        return ("unreadable", plain_reason(said)) if status else whole_state(self.blocks.values())
+        if status:
+            broke_off = "damaged" if b"grabbing logs" in said else "cut"
+            return broke_off if self.source.lines else "unreadable", plain_reason(said)
+        return whole_state(self.blocks.values())
+
+    def finish(self) -> None:
+        """End the command and note what became of it."""
+        self.source.end(*self.close())
 
 
-def whole_state(blocks: Iterable[LineBlocks]) -> tuple[str, str]:
+def whole_state(blocks: Iterable[LineBlocks]) -> Verdict:
     """The state of a source that was read to its end."""
     if any(lines.overlong for lines in blocks):
         return "damaged", f"a line is longer than {LINE_MAX >> 20} MiB; the rest of it was not read"
     return "whole", ""
 
 
-def collect_containers(settings: Settings, tally: Tally, since: int, until: float, tick: Tick) -> None:
-    """Read every selected container for its share of the time, and again while there is any left."""
-    containers, noise = list_containers(until)
-    chosen = select_containers(containers, settings)
-    if not chosen:
-        raise AnalyzerError("Docker has no container to read; start one or name log files with --input FILE")
-    queue = deque(LogsCommand(c, noise, since, tally.source(c.name).feed) for c in chosen)
-    try:
-        while queue and (left := until - time.monotonic()) > 0:
-            command = queue.popleft()
-            share_s = max(left / (len(queue) + 1), MIN_SHARE_S)
-            if command.read(min(time.monotonic() + share_s, until), tick):
-                tally.source(command.name).end(*command.close())
+class ContainerReading(Reading):
+    """`docker logs` of one container. Status 0 is no proof: a damaged log ends early and says nothing."""
+
+    def __init__(
+        self, source: SourceTally, host: Host, container: str, since: int, facts: Facts | None, noise: Iterable[bytes]
+    ) -> None:
+        super().__init__(source, host.command("logs", "--since", str(since), container), noise)
+        self.host, self.container, self.since, self.facts = host, container, since, facts
+        self.mark = b""  # the end of the last line, if that lies within the lookback
+        self.seen = self.wedged = False
+        self.characters = self.until = 0.0
+
+    def feed(self, block: bytes) -> None:
+        """Count a block, and watch out for the last known line."""
+        self.seen = self.seen or self.mark in block
+        super().feed(block)
+
+    def read(self, until: float, tick: Tick) -> bool:
+        """Read on, but first make sure that the engine answers when there is nothing yet, or has been nothing."""
+        self.until = until
+        if self.characters == self.source.characters and not self.answers():
+            self.wedged = time.monotonic() < until
+            return self.wedged
+        self.characters = self.source.characters
+        return super().read(until, tick)
+
+    def answers(self) -> bool:
+        """Ask for the last line, which takes no time where the engine is well."""
+        command = self.host.command("logs", "--tail", "1", "-t", self.container)
+        status, out, err = run(command, min(self.until, time.monotonic() + PROBE_S))
+        if not self.mark and (last := STAMPED.search(err + b"\n" + out)):
+            self.source.last = last[1].decode()
+            if self.stream is None and parse_time(self.source.last).timestamp() >= self.since:
+                self.mark = last[2].strip()[-200:]
+        return status is not None
+
+    def close(self) -> Verdict:
+        """What became of the command, and whether all that should have come did."""
+        verdict = super().close()
+        if self.wedged:
+            return NO_ANSWER
+        if verdict[0] != "whole":
+            return verdict
+        if self.mark and not (self.seen and self.first_since(self.source.last) != ""):
+            return LOST
+        self.source.first = self.first_since(str(self.since)) or ""
+        return self.shortened() or verdict
+
+    def first_since(self, since: str) -> str | None:
+        """The time of the first line from `since` on; empty when there is none, None when that takes too long."""
+        stream = Stream(self.host.command("logs", "--since", since, "-t", self.container))
+        try:
+            for _, data in stream.read(min(self.until, time.monotonic() + PROBE_S / 2)):
+                if match := STAMPED.search(data):
+                    return match[1].decode()
+            return "" if stream.ended else None
+        finally:
+            stream.close()
+
+    def shortened(self) -> Verdict | None:
+        """Whether rotation took what lies between the container's start, or the window's, and the first line."""
+        if not self.facts or not self.source.first or not (kept := self.facts.rotation()):
+            return None
+        size, files = kept
+        stored = self.source.characters + STAMP_BYTES * self.source.lines
+        begin = max(parse_time(self.facts.created).timestamp(), self.since)
+        first, last = (parse_time(stamp).timestamp() for stamp in (self.source.first, self.source.last))
+        pause = max(0.5 if files > 1 else 3600, 20 * (last - first) / self.source.lines)
+        if first - begin < pause or stored < 0.8 * size * (files - 1):
+            return None
+        advice = f"rotated away what was before {self.source.first[:16]}Z; raise the log options max-size or max-file"
+        return "short", advice
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An engine: the command that reaches it and what its containers' names begin with."""
+
+    argv: tuple[str, ...]
+    prefix: str = ""
+
+    def command(self, *arguments: str) -> list[str]:
+        """A command line for this engine."""
+        return [*self.argv, *arguments]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What `docker inspect` says of one container; times as RFC 3339."""
+
+    name: str
+    status: str
+    exit_code: int
+    oom_killed: bool
+    restarts: int
+    health: str
+    created: str
+    finished: str
+    driver: str
+    options: Mapping[str, str]
+    service: str
+
+    @property
+    def finding(self) -> str:
+        """What makes the container worth a look, empty when nothing does."""
+        ended = f", last ended {self.finished[:16]}Z" if self.finished > "0002" else ""
+        findings = [
+            self.status if self.status in {"restarting", "dead", "paused"} else "",
+            f"exit code {self.exit_code}{ended}" if self.exit_code else "",
+            "killed for lack of memory" if self.oom_killed else "",
+            f"restarted {self.restarts} times" if self.restarts else "",
+            self.health if self.health not in {"", "none", "healthy", "starting"} else "",
+        ]
+        return ", ".join(filter(None, findings))
+
+    def rotation(self) -> tuple[float, int] | None:
+        """Bytes of a log file and how many of them are kept; None when the log is not rotated, or nobody knows."""
+        defaults = {"local": ("20m", "5"), "json-file": ("", "1")}.get(self.driver, ("", "1"))
+        size = re.fullmatch(r"([\d.]+)\s*([kmg]?)b?", self.options.get("max-size", defaults[0]).lower())
+        files = self.options.get("max-file", defaults[1])
+        if not size or not files.isdigit():
+            return None
+        return float(size[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[size[2]], int(files)
+
+
+def parse_facts(document: Mapping[str, Any], prefix: str) -> Facts:
+    """One element of what `docker inspect` prints. Health may be absent."""
+    state, config = document.get("State") or {}, (document.get("HostConfig") or {}).get("LogConfig") or {}
+    labels = (document.get("Config") or {}).get("Labels") or {}
+    return Facts(
+        name=prefix + str(document.get("Name", "")).lstrip("/"),
+        status=str(state.get("Status", "")),
+        exit_code=int(state.get("ExitCode") or 0),
+        oom_killed=bool(state.get("OOMKilled")),
+        restarts=int(document.get("RestartCount") or 0),
+        health=str((state.get("Health") or {}).get("Status", "")),
+        created=str(document.get("Created", "")),
+        finished=str(state.get("FinishedAt", "")),
+        driver=str(config.get("Type", "")),
+        options=config.get("Config") or {},
+        service=str(labels.get("com.docker.swarm.service.name", "")),
+    )
+
+
+def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | None]:
+    """The facts of each container; None for one that the engine does not answer for, nothing for one that is gone."""
+    status, out, _ = run(host.command("inspect", "--type", "container", *ids), until)
+    if status is not None:
+        with contextlib.suppress(ValueError):  # one that is missing makes the status 1, the others are there
+            return {document["Id"]: parse_facts(document, host.prefix) for document in json.loads(out)}
+        return {}
+    if len(ids) == 1:
+        return {ids[0]: None}
+    facts: dict[str, Facts | None] = {}
+    for each in ids:  # one wedged container holds up all: ask for each alone
+        if list(facts.values()).count(None) < WEDGED_MAX:
+            facts |= inspect(host, [each], time.monotonic() + 1)
+    return facts
+
+
+def parse_time(stamp: str) -> dt.datetime:
+    """An RFC 3339 time as Docker writes it; the finest digits are cut."""
+    return dt.datetime.fromisoformat(stamp)
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Whether one of the globs names it."""
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+@dataclass(slots=True)
+class Collector:
+    """Finds the sources of a run, then reads them in turn until the time is over."""
+
+    settings: Settings
+    tally: Tally
+    since: int
+    until: float
+    facts: list[Facts] = field(default_factory=list)
+    readings: deque[Reading] = field(default_factory=deque)
+    names: dict[str, list[str]] = field(default_factory=lambda: {"container": [], "service": []})
+
+    def failed(self, name: str, verdict: Verdict) -> None:
+        """Note a source that cannot be read."""
+        self.tally.source(name).end(*verdict)
+
+    def find(self) -> None:
+        """All sources that the settings name; without any, those of Docker, else of the journal."""
+        wanted = self.settings
+        engine = shutil.which("docker") or shutil.which("podman")
+        units_only = wanted.units and not (wanted.containers or wanted.services or wanted.contexts)
+        if engine and not units_only:
+            hosts = [Host((engine, "--context", name), f"{name}/") for name in wanted.contexts] or [Host((engine,))]
+            for number, host in enumerate(hosts):
+                left = (self.until - time.monotonic()) / (len(hosts) - number + 1)
+                self.find_on(host, time.monotonic() + left)
+            self.unmatched(wanted.containers, self.names["container"], "container")
+            self.unmatched(wanted.services, self.names["service"], "service")
+        journal = not engine and not wanted.containers and not wanted.services and not wanted.contexts
+        if wanted.units or journal:
+            if not shutil.which("journalctl"):
+                raise AnalyzerError("neither docker nor journalctl is here; install Docker or use --input FILE")
+            self.find_in_journal(everything=not wanted.units)
+        elif not engine:
+            raise AnalyzerError("no docker command found; install Docker or name log files with --input FILE")
+
+    def ask(self, host: Host, until: float, *arguments: str) -> tuple[bytes, list[bytes]] | None:
+        """What an engine lists, and what its CLI says about itself on every call; None and a note when it fails."""
+        status, out, err = run(host.command(*arguments), until)
+        if status == 0:
+            return out, err.splitlines(keepends=True)
+        reason = plain_reason(err) if status else "it does not answer; see `systemctl status docker`"
+        self.failed(host.prefix.rstrip("/") or "docker", ("unreadable", reason))
+        return None
+
+    def find_on(self, host: Host, until: float) -> None:
+        """The containers of one engine, and its services where they are asked for."""
+        wanted = self.settings
+        listed = self.ask(host, until, "ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}")
+        if listed is None:
+            return
+        names, noise = parse_listing(listed[0]), listed[1]
+        services: dict[str, str] = {}
+        if wanted.services and (found := self.ask(host, until, "service", "ls", "--format", "{{.ID}}\t{{.Name}}")):
+            services = parse_listing(found[0])
+            self.names["service"] += services.values()
+            services = {key: name for key, name in services.items() if matches(name, wanted.services)}
+        for key, name in services.items():
+            command = host.command("service", "logs", "--raw", "--since", str(self.since), key)
+            self.readings.append(Reading(self.tally.source(host.prefix + name), command, noise))
+        self.names["container"] += names.values()
+        globs = wanted.containers or (() if wanted.services else ("*",))
+        chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, wanted.exclude)}
+        facts = inspect(host, list(chosen), min(until, time.monotonic() + PROBE_S)) if chosen else {}
+        for key, name in chosen.items():
+            fact = facts.get(key)
+            if fact and fact.service in services.values():
+                continue  # the service's log holds the same lines
+            self.facts += [fact] if fact else []
+            source = self.tally.source(host.prefix + name)
+            if key in facts and fact is None:
+                source.end(*NO_ANSWER)
             else:
-                queue.append(command)
-    finally:
-        for command in queue:
-            tally.source(command.name).end(*command.close())
+                self.readings.append(ContainerReading(source, host, key, self.since, fact, noise))
+        if not chosen and not services and not wanted.containers and not wanted.services:
+            self.failed(
+                host.prefix.rstrip("/") or "docker",
+                ("unreadable", "it has no container to read; start one or use --input FILE"),
+            )
+
+    def unmatched(self, globs: Iterable[str], names: Sequence[str], what: str) -> None:
+        """A glob that names nothing is a source that was not read."""
+        for glob in globs:
+            if not fnmatch.filter(names, glob):
+                there = ", ".join(sorted(names)) or "none"
+                self.failed(glob, ("unreadable", excerpt(f"no {what} of this name; there are: {there}", 300)))
+
+    def find_in_journal(self, *, everything: bool) -> None:
+        """The units that the settings name, or all services and containers that the journal knows."""
+        units, containers = self.journal_values("_SYSTEMD_UNIT"), []
+        if everything:
+            containers = [
+                name for name in self.journal_values("CONTAINER_NAME") if not matches(name, self.settings.exclude)
+            ]
+            units = [unit for unit in units if unit.endswith(".service")]
+        else:
+            globs = [glob + end for glob in self.settings.units for end in ("", ".service")]
+            self.unmatched(self.settings.units, [*units, *(unit.removesuffix(".service") for unit in units)], "unit")
+            units = [unit for unit in units if matches(unit, globs)]
+        for name in containers:
+            self.read_journal(name, [f"CONTAINER_NAME={name}"])
+        for unit in units:
+            if unit == "docker.service":  # its containers' lines carry its name, and are read as theirs
+                own = [f"_SYSTEMD_UNIT={unit}", "SYSLOG_IDENTIFIER=dockerd", "+", f"UNIT={unit}", "_PID=1"]
+                self.read_journal(unit, own)
+            else:
+                self.read_journal(unit, ["-u", unit])
+
+    def journal_values(self, name: str) -> list[str]:
+        """What the journal knows of a field. What it complains of is a part that cannot be read."""
+        status, out, err = run(["journalctl", "--no-pager", "-F", name], self.until)
+        if status != 0 or err.strip():
+            said = err.strip().splitlines()[0] if err.strip() else b""
+            reason = plain_reason(said) if status is not None else "journalctl does not answer"
+            self.failed("journal", ("unreadable", reason))
+        return sorted(out.decode(errors="replace").splitlines())
+
+    def read_journal(self, name: str, match: Sequence[str]) -> None:
+        """Line up one journal source. What journalctl says on stderr is never a log line."""
+        command = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "--since", f"@{self.since}", *match]
+        reading = Reading(self.tally.source(name), command)
+        reading.blocks[2] = LineBlocks(lambda _: None)
+        self.readings.append(reading)
+
+    def read(self, tick: Tick) -> None:
+        """Read every source for its share of the time, and again while there is any left."""
+        try:
+            while self.readings and (left := self.until - time.monotonic()) > 0:
+                reading = self.readings[0]
+                share_s = min(max(left / len(self.readings), MIN_SHARE_S), MAX_SHARE_S)
+                ended = reading.read(min(time.monotonic() + share_s, self.until), tick)
+                self.readings.rotate(-1)
+                if ended:
+                    self.readings.pop().finish()
+        finally:
+            for reading in self.readings:
+                reading.finish()
+
+
+def parse_listing(out: bytes) -> dict[str, str]:
+    """Id and name of each row, by name. A linked container also lists `other/alias`, which is not its own."""
+    rows = (line.split("\t") for line in out.decode(errors="replace").splitlines())
+    names = {row[0]: next(name for name in row[1].split(",") if "/" not in name) for row in rows}
+    return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
 def collect_inputs(settings: Settings, tally: Tally, until: float, tick: Tick) -> None:
@@ -626,6 +920,7 @@ class SourceTally:
         self.samples: dict[int, dict[bytes, bytes]] = {bit: {} for bit in range(tally.sampled)}
         self.ended = False
         self.state, self.reason = CUT
+        self.first = self.last = ""
 
     def feed(self, block: bytes) -> None:
         """Count a block of whole lines."""
@@ -678,7 +973,13 @@ class SourceTally:
     def coverage(self) -> Coverage:
         """How much of this source was read."""
         return Coverage(
-            name=self.name, state=self.state, reason=self.reason, lines=self.lines, characters=self.characters
+            name=self.name,
+            state=self.state,
+            reason=self.reason,
+            lines=self.lines,
+            characters=self.characters,
+            first=self.first,
+            last=self.last,
         )
 
 
@@ -696,7 +997,7 @@ def rating(score: float) -> str:
     return next((words for floor, words in RATINGS if score >= floor), RATINGS[-1][1])
 
 
-Show = Callable[[int, int, int, float], None]  # takes sources ended, sources in all, characters, seconds left
+Show = Callable[[Iterable[SourceTally], float], None]  # takes all sources and the seconds left
 
 
 def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) -> Analysis:
@@ -708,15 +1009,17 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     until = time.monotonic() + settings.timeout_s
 
     def tick() -> None:
-        sources = tally.sources.values()
-        read = sum(source.characters for source in sources)
-        show(sum(source.ended for source in sources), len(sources), read, until - time.monotonic())
+        show(tally.sources.values(), until - time.monotonic())
 
+    facts: list[Facts] = []
     if settings.inputs:
         collect_inputs(settings, tally, until, tick)
     else:
         since = int(now.timestamp()) - settings.days * 86_400
-        collect_containers(settings, tally, since, until, tick)
+        collector = Collector(settings, tally, since, until)
+        collector.find()
+        collector.read(tick)
+        facts = collector.facts
     order = list(STATES)
     coverage = sorted((s.coverage() for s in tally.sources.values()), key=lambda c: (order.index(c.state), c.name))
     if not any(source.lines or not STATES[source.state] for source in coverage):
@@ -732,6 +1035,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         score=health_score(counts, settings.signals),
         anomalies=find_anomalies(tally, settings, counts),
         coverage=tuple(coverage),
+        facts=tuple(facts),
     )
 
 
@@ -819,6 +1123,7 @@ def render_section(analysis: Analysis) -> str:
         "### AI Subsystem Activity",
         _table(("Subsystem", "Events"), analysis.subsystems.items()),
         *_render_coverage(analysis.coverage),
+        *_render_facts(analysis.facts),
         "### 🔍 Detected Anomalies",
         "\n".join(_render_anomalies(analysis.anomalies)) or "No anomalies detected.",
         "### 💡 System Intelligence",
@@ -836,16 +1141,29 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, int]]) -> str:
 def _render_coverage(coverage: Sequence[Coverage]) -> list[str]:
     """The sources that were not read whole, worst first, and how many were."""
     odd = [source for source in coverage if source.state != "whole"]
+    parts = ["### Coverage", f"{len(coverage) - len(odd)} of {len(coverage)} sources read whole."]
     rows = [
-        f"- {code_span(excerpt(source.name))}: {source.state}{f' – {source.reason}' if source.reason else ''}"
-        for source in odd[:12]
+        f"| {cell(source.name)} | {source.state} | {source.lines:,} | {source.first[:16] or '–'} "
+        f"| {source.last[:16] or '–'} | {cell(source.reason)} |"
+        for source in odd
     ]
-    rows += [f"- … and {len(odd) - 12} more"] if len(odd) > 12 else []
-    whole = len(coverage) - len(odd)
-    return [
-        "### Coverage",
-        "\n".join([f"{whole} of {len(coverage)} sources read whole.", *([""] if rows else []), *rows]),
-    ]
+    return parts + _shortened(["| Source | State | Lines | From | To | Why |", "|---|---|---:|---|---|---|"], rows)
+
+
+def _render_facts(facts: Sequence[Facts]) -> list[str]:
+    """The containers worth a look, from what the engine says of them."""
+    if not facts:
+        return []
+    odd = [fact for fact in facts if fact.finding]
+    parts = ["### Containers", f"{len(facts) - len(odd)} of {len(facts)} containers show nothing unusual."]
+    rows = [f"| {cell(fact.name)} | {fact.status} | {cell(fact.finding)} |" for fact in odd]
+    return parts + _shortened(["| Container | State | Finding |", "|---|---|---|"], rows)
+
+
+def _shortened(head: list[str], rows: list[str]) -> list[str]:
+    """A table of at most TABLE_MAX rows, and how many were left out."""
+    more = [f"… and {len(rows) - TABLE_MAX} more"] if len(rows) > TABLE_MAX else []
+    return ["\n".join(head + rows[:TABLE_MAX]), *more] if rows else []
 
 
 def _render_anomalies(anomalies: Iterable[Anomaly]) -> Iterator[str]:
@@ -875,6 +1193,11 @@ def render_json(analysis: Analysis) -> str:
                 "excerpts": [{"source": excerpt(name), "text": text} for name, text in anomaly.excerpts],
             }
             for anomaly in analysis.anomalies
+        ],
+        "containers": [
+            {key: getattr(fact, key) for key in ("name", "status", "exit_code", "oom_killed", "restarts", "health")}
+            | {"finished": fact.finished if fact.finished > "0002" else None}
+            for fact in analysis.facts
         ],
         "coverage": [asdict(source) | {"name": excerpt(source.name)} for source in analysis.coverage],
     }
@@ -1136,7 +1459,8 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         signals[key] = replace(signals[key], weight=float(weight))
     for key, threshold in _part(config, "thresholds", signals, COUNT).items():
         signals[key] = replace(signals[key], threshold=threshold)
-    sources = _part(config, "sources", ("containers", "exclude", "units", "contexts"), TEXTS)
+    sources = _part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
+    globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
     alert = _part(config, "alert", ("below", "format"), None)
     below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
     form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
@@ -1144,8 +1468,7 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         settings,
         signals=tuple(signals.values()),
         subsystems={**settings.subsystems, **_part(config, "subsystems", None, PATTERN)},
-        containers=tuple(sources.get("containers", settings.containers)),
-        exclude=tuple(sources.get("exclude", settings.exclude)),
+        **globs,
         alert_below=float(below),
         alert_format=form,
     )
@@ -1226,6 +1549,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="time for reading all logs (60)",
     )
     add("--container", action="append", default=[], metavar="GLOB", help="read these containers only; repeatable")
+    add("--unit", action="append", default=[], metavar="GLOB", help="read these systemd units; repeatable")
+    add("--service", action="append", default=[], metavar="GLOB", help="read these Swarm services; repeatable")
+    add("--context", action="append", default=[], metavar="NAME", help="read this Docker context; repeatable")
     add(
         "--input",
         action="extend",
@@ -1253,11 +1579,17 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     for key in config:
         known_key(key, CONFIG_PARTS)
     settings = apply_config(Settings(root=root, days=args.days, timeout_s=args.timeout), config)
-    if args.input and args.container:
-        raise AnalyzerError("--input reads the named files and nothing else; leave out --container", 2)
+    named: dict[str, list[str]] = {"containers": args.container, "units": args.unit, "services": args.service}
+    if args.input and (any(named.values()) or args.context):
+        raise AnalyzerError("--input reads the named files and nothing else; leave out the other sources", 2)
+    if any(named.values()):  # what is named on the command line replaces all that the file names
+        globs: dict[str, Any] = {kind: tuple(names) for kind, names in named.items()}
+        settings = replace(settings, **globs)
+    elif settings.units and not settings.containers:  # a unit in the file is read beside the containers
+        settings = replace(settings, containers=("*",))
     return replace(
         settings,
-        containers=tuple(args.container) or settings.containers,
+        contexts=tuple(dict.fromkeys(args.context)) or settings.contexts,
         inputs=tuple(dict.fromkeys(args.input)),
         webhook="" if args.no_alert else check_webhook(environ.get("QT_ALERT_WEBHOOK", "").strip()),
     )
@@ -1283,17 +1615,16 @@ class Console:
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is for nobody
 
-    def progress(self, done: int, total: int, characters: int, left_s: float) -> None:
+    def progress(self, sources: Iterable[SourceTally], left_s: float) -> None:
         """On a terminal: how far the reading is, a few times a second."""
         if self.quiet or not sys.stderr.isatty() or time.monotonic() < self.next_progress:
             return
         self.next_progress = time.monotonic() + 0.2
-        print(
-            f"\r\x1b[K      {done}/{total} sources · {characters / 1e6:,.0f} MB · {left_s:.0f} s left\r",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+        states = [source.state for source in sources if source.ended]
+        bad = sum(STATES[state] for state in states)
+        megabytes = sum(source.characters for source in sources) / 1e6
+        line = f"{len(states)}/{len(list(sources))} sources{f', {bad} not whole' if bad else ''} · {megabytes:,.0f} MB"
+        print(f"\r\x1b[K      {line} · {left_s:.0f} s left\r", end="", file=sys.stderr, flush=True)
 
 
 def announce(settings: Settings, now: dt.datetime, console: Console) -> None:
