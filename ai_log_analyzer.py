@@ -44,12 +44,14 @@ import tomllib
 import unicodedata
 import zlib
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial, reduce
 from itertools import accumulate, chain, islice
+from operator import or_
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
 __version__ = "1.0.0"
@@ -138,6 +140,9 @@ NAP_S = 0.02  # the CLI writes line by line: without a nap every line wakes the 
 ALERT_DEADLINE_S = 30.0
 KNOWN_BYTES = 8 << 20  # how many bytes of distinct kinds of line are remembered at once
 TABLE_MAX = 12  # rows of the longest tables in the report
+SHAPES_MAX = 5_000  # problems told apart; what comes beyond is counted as OTHER
+SHAPE_MAX = 200  # characters of a problem's template
+OTHER = "(other problems)"
 SAMPLES = 3  # excerpts for each anomaly
 EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
 
@@ -387,11 +392,11 @@ class Reading:
         self.source = source
         self.argv = argv
         self.stream: Stream | None = None
-        self.blocks = {1: LineBlocks(self.feed), 2: LineBlocks(self.feed, noise)}
+        self.blocks = {1: LineBlocks(partial(self.feed, 1)), 2: LineBlocks(partial(self.feed, 2), noise)}
 
-    def feed(self, block: bytes) -> None:
+    def feed(self, stream: int, block: bytes) -> None:
         """Take a block of whole lines."""
-        self.source.feed(block)
+        self.source.feed(block, stream)
 
     def read(self, until: float, tick: Tick) -> bool:
         """Read on until `until`; whether everything was read."""
@@ -438,10 +443,10 @@ class ContainerReading(Reading):
         self.seen = self.wedged = False
         self.characters = self.until = 0.0
 
-    def feed(self, block: bytes) -> None:
+    def feed(self, stream: int, block: bytes) -> None:
         """Count a block, and watch out for the last known line."""
         self.seen = self.seen or self.mark in block
-        super().feed(block)
+        super().feed(stream, block)
 
     def read(self, until: float, tick: Tick) -> bool:
         """Read on, but first make sure that the engine answers when there is nothing yet, or has been nothing."""
@@ -811,93 +816,546 @@ def expanded(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise EOFError("it ends too early")
 
 
+# ---------------------------------------------------------------------------------------------- lines
+
+LOOK_AT = 2000  # characters of a line that are looked at, so that a hostile line is only a long one
+MERGE_FROM = 4  # so many different words in one place of a shape make it a variable
+MERGE_WORDS = 40  # places of a shape that may become variables
+WILD = "<*>"
+
+# Words in small letters count in capitals too. The others stand as postgres, java.util.logging, Nest and mysql
+# write them; then the letters of klog, logcat, mongod and Ruby, and the marks of redis.
+_LEVELS = (
+    "info information informational inf notice debug dbg debg dbug trace trc trce trac verbose vrb success"
+    " LOG NOTE HINT DETAIL STATEMENT CONTEXT QUERY CONFIG FINE FINER FINEST AUDIT Note System"
+    " D I N V T . - *",
+    "warning warn wrn W #",
+    "error err erro eror severe fail E",
+    "critical crit fatal fata ftl panic dpanic emergency emerg alert fatal_error F C A",
+)
+LEVELS = {word.replace("_", " "): words.split()[0] for words in _LEVELS for word in words.split()}
+LEVELS |= {form: name for word, name in LEVELS.items() for form in (word.upper(), word.capitalize(), word)}
+NUMBERS = {10: "info", 20: "info", 30: "info", 40: "warning", 50: "error", 60: "critical"}  # pino, bunyan
+SYSLOG = ("critical", "critical", "critical", "error", "warning", "info", "info", "info")
+_LEVEL_KEYS = """level lvl severity log.level log_level loglevel levelname level_name levelno severity_text
+    severitytext error_severity log.severity log_severity @l @level l s sev priority"""
+LEVEL_KEYS = frozenset(_LEVEL_KEYS.split())
+_MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text m body error err"
+MESSAGE_KEYS = _MESSAGE_KEYS.split()
+SUSPECT = ("error", "exception", "failed", "traceback", "warn", "critical", "fatal", "panic")
+
+_verbose = partial(re.compile, flags=re.VERBOSE)
+_STR = r'"((?:[^"\\]|\\.)*+)"?'  # the closing quote of a torn line is missing
+_WORD = "|".join(sorted((w for w in LEVELS if w.islower()), key=len, reverse=True)).replace(" ", r"\ ")
+_UPPER = rf"(?:{_WORD.upper()})(?![\w.=-])"
+_WEAK = "LOG|NOTE|HINT|DETAIL|STATEMENT|CONTEXT|QUERY|CONFIG|FINE|FINER|FINEST|AUDIT"
+_DELIMITED = rf"""(?:(?:{_WEAK})(?=\s\[) | (?:(?i:{_WORD})|{_WEAK})(?![\w.=-])
+                    (?=!|\s*+\||\s*+:(?!:)|\s\s|\t|\s-\s|\[\d|\([\w.]+\):))"""
+_DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}(?![a-z])"
+_BRACKET = r"\[[^\[\]]*+(?:\[[^\[\]]*+\][^\[\]]*+)*+\]"
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# What others put before a line: the name that compose adds, the time of `docker logs -t`.
+PREFIX = _verbose(
+    rf"""(?:(?!(?i:{_WORD})\b)[\w.-]+[ ]*\|[ ]?)?
+         (?:\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{9}}(?:Z|[+-]\d\d:\d\d)[ ])?"""
+)
+# A level in the header: words that only headers have, then the first that is a level. Each is matched in one way
+# only and their number is bounded, so that a line without a level costs one pass.
+HEADER = _verbose(
+    rf"""\s*+(?:(?>
+          [-|:*,;>~.=!\#+]++(?=\s) | [|,;:]++
+        | {_BRACKET}:? | \([^()]{{0,80}}+\):? | <[^<>\s]*+> | \{{[^{{}}"]{{0,80}}+\}}
+        | [\w.@/-]++=(?:"(?:[^"\\]|\\.)*+"|'[^']*+'|[^\s"']*+)
+        | {_DAY},?
+        | \d[\d:.,;/TZ+-]*+(?:[\w.-]{{1,60}}:)?(?={_UPPER}[:,;])
+        | [\w-]+[.:](?={_UPPER}|(?:{_WORD})\s\s)
+        | (?=[^\s\[({{"|=]*?\d)[^\s\[({{"|]++
+        | [A-Z][A-Z_]++(?!\w)
+        | [\w$@/.*-]+(?:\[[^\]]{{0,40}}\]|\([^)]{{0,40}}\))?(?::(?=\s)|(?=\s*\||\s+-+\s|\s+[\w./-]+\[\d+\]))
+        | [\w$-]+(?:(?:\.|::|/|@)[\w$*-]+)+
+        | [\w-]+(?=\s+{_DELIMITED}) | (?<=\d\s)[\w-]+(?=\s+(?:{_UPPER}|[\w./-]+:\s))
+        )\s*+){{0,24}}?
+        (?: [\w.\#-]*+[\[<(]\s*(?:[^\[\]<>()\s]*\d[^\[\]<>()\s]*\s+){{0,4}}(?:[\w./ -]{{0,40}}[:/\#])?
+              (?P<enclosed>(?i:{_WORD})|[Nn]ote|NOTE|System)\s*(?=[\]>):/|\#]|\s[\w.:-]+\])
+              [^\[\]<>()]*+(?:\([^()]*\))?[\]>)]
+          | \[\s?(?P<initial>[DIWECFTVN])(?:\]|\d{{4}}\s|\s[^\[\]]*\d[^\[\]]*\])
+          | =?(?P<upper>{_UPPER})(?=[\s:|\[\]!,;>]|$)
+          | (?P<word>{_DELIMITED})
+          | (?<=[\d:\])Z]\s)(?P<letter>[DIWECFV])
+              (?=!\s|\s+\||\s+\S+\s*[:\]]\s|\s+[A-Z]{{3,}}\s|\s+[\w./-]+:\d)
+          | (?i:(?P<key>(?:log[._-]?)?(?:level|lvl|severity|levelname)|priority)
+              =["']?(?P<value>(?:{_WORD}|\d+)(?!\w)))
+          | (?P<json>\{{\s*"(?=[\w.@-]))
+        )"""
+)
+# Headers that give the level as one character or number in a fixed place: syslog, klog, Ruby, redis, logcat.
+FIXED = _verbose(
+    r"""<(?P<syslog>\d\d?|1[0-8]\d|19[01])>(?:1\s)?
+      | ([IWEFDC])\d{4,8}\s\d\d:\d\d[^\]]{0,100}(?:\]\s)?
+      | ([DIWEFA]),\s\[[^\]]{0,60}\](?:\s+\w+\s--\s[^:]{0,60}:\s)?
+      | \d+:[XCSM]\s[^#*]{10,32}\s([.*\#-])\s
+      | ([VDIWEF])/[\w.$-]+\s*(?:\(\s*\d+\):|:)"""
+)
+_METHOD = "(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE)"
+ACCESS = _verbose(
+    rf""""{_METHOD}\ [^"]*+"\ (\d{{3}})(?!\d) | ^{_METHOD}\ \S++\ (\d{{3}})\ [\d.]+\ ?m?s
+      | \|\ +(\d{{3}})\ +\|[^"]{{0,80}}\|\ +{_METHOD}\ """
+)
+PAIR = re.compile(rf"{_STR}\s*+:\s*+(?:{_STR}|(-?\d++)|(\{{))|([{{}}])")
+LOGFMT_MESSAGE = re.compile(rf"(?:^|\s)(?:msg|message|event)=(?:{_STR}|(\S+))")
+# What follows the level and is still no message: thread, pid, place in the code, logger.
+TAIL = _verbose(
+    rf""":[\w.$-]+:(?=\S) | [\s|:!,;\])>-]*+
+        (?:(?:{_BRACKET}|\([\w -]+\)|\{{[^{{}}"]*+\}}|<[\w.]+>|\d+(?=\s+---)|\d+\#\d+:|\*\d+
+           |[^\s\[\]]{{1,80}}:\d+\])[\s|:-]*+)*+
+        (?:(?:[A-Za-z_$][\w$.:<>-]*(?=\s+[-:|]\s|\t|\|)
+           |[A-Za-z_$][\w$-]*+(?:(?:\.|::|/)[\w$<>*-]++)++(?::\d+)?(?=[\s|:]))(?:\s*[:|>]|\s+-)?\s*+)?"""
+)
+# A header without a level: a time, with the host and program of syslog.
+STAMP = _verbose(
+    rf"""(?=.{{0,30}}?(?<![A-SU-Za-z_\d.])\d{{1,2}}:\d\d(?::\d\d|(?=[\s\]])))
+        (?!\d+\.\d+\.\d+\.\d+\s)(?:[\[(]*+(?:\d[\d:/.,TZ+|-]*+|[+-]\d{{4}}|{_DAY}|[AP]M|[A-Z]{{3,4}})[\])]*+[,:]?\s++)++
+        (?:(?:[\w.-]+\s)?[\w./-]+(?:\([^()]*\))?\[\d+\]:\s)?"""
+)
+_BAD = r"(?:errors?|exceptions?|failed|tracebacks?|warn|warnings?|critical|fatal|panic)(?![A-Za-z_])"
+NEGATED = _verbose(
+    rf"""(?i)(?<![A-Za-z_])(?:
+        {_BAD}(?:\(s\))?["']?\s*+[:=]\s*+(?:["']?(?:0|null|none|nil|false|no)\b(?!\.\d)["']?|\[\]|""|'')
+      | (?:no|0|zero|without|any|not)\s++
+          (?:(?:critical|fatal|new|other|further|more|known|serious|failed)\s++)?{_BAD}
+      | error-free\b)"""
+)
+WORDS = {
+    "critical": re.compile(r"(?i)\b(?:critical|fatal|panic(?:ked)?)\b"),
+    "error": re.compile(r"(?i:\b(?:errors?|exceptions?|failed|traceback)\b)|(?<=[a-z])(?:Error|Exception)\b"),
+    "warning": re.compile(r"(?i)\b(?:warn|warnings?)\b"),
+}
+_UNIT = r"(?:\s?(?:[KMGT]i?B|[kmgt]b|bytes?|[mun]?s|secs?|seconds?|min|minutes?|hours?|days?)(?![\w/]))?"
+_EDGE = r"\s,;()\[\]{}<>\"'=|"
+_GROUP = r"\{[^{}]*+\}|\([^()]*+\)|\[[^\[\]]*+\]"
+# A size told twice, as in "1190 bytes (1.16 KB)", and dots that lead from a name to its value.
+FILLER = re.compile(r"(?<=\w)(?: \(\d[\d.,]* ?[KMGTkmgt]?i?B\)|(\.{2,})(?=\w))")
+VARIABLE = _verbose(
+    rf"""(?<![^{_EDGE}:]) (?:
+        (?<=[\w\])]=) (?: "[^"]*+" | '[^']*+' | {_GROUP} | [^{_EDGE}]++(?:{_GROUP})*+ )
+      | (?<!:) (?: (?:{_DAY},?\ ){{1,3}}\d[^{_EDGE}]*+ | /[^{_EDGE}]+(?<![:.])
+          | [a-z]{{2,}}+://[^\s"'<>()]+(?<![:.,;]) | [A-Za-z]:\\[^{_EDGE}]*+
+          | (?:[<>~](?![^\s>]{{0,30}}>))?(?!:|[A-Za-z_]{{2,}}+:\d)
+              [^{_EDGE}\d]*+\d[^{_EDGE}]*(?<![:.]){_UNIT} )
+      | (?<=[A-Za-z_"]:) \d[^{_EDGE}]*(?<![:.]){_UNIT} )"""
+)
+LIST = re.compile(r"<\*>(?:[,;]? ?<\*>)+")
+PIECES = re.compile(r"((?:[\s()\[\]{}\"'=,;:|]|<(?!\*>)|(?<!\*)>)+)")
+Pieces: TypeAlias = tuple[str, ...]  # words at even places, what separates them at odd ones
+Slot: TypeAlias = tuple[int, Pieces, Pieces]
+
+# What a line is to a stack trace. Names are matched in one way only, so that nothing is tried twice.
+ROLE = _verbose(
+    r"""(?P<blank>\s*+$)
+      | (?P<frame>\s+(?:at\s|File\s"|\.\.\.|\^|~) | \#\d+\s | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)
+      | (?P<cause>\s*+(?:Caused\sby|Suppressed|Wrapped\sby):
+          | During\shandling\sof\sthe\sabove | The\sabove\sexception\swas)
+      | (?P<trace>\s*+(?:[+|]\s+)?(?:Exception\sGroup\s)?Traceback\s\(most\srecent)
+      | (?P<panic>(?:panic|fatal\serror):\s)
+      | (?P<routine>goroutine\s\d | \[signal\s | runtime\sstack: | created\sby\s\S+[./] | exit\sstatus\s\d
+          | [a-z]\w{1,5}\s+0x[0-9a-f]+$)
+      | (?P<error>(?:Exception\sin\sthread\s"[^"]*"\s|Unhandled\sexception[.:]\s)?
+          [\w$]++(?:[./:\\]++[\w$]++)*+(?:(?<=Error)|(?<=Exception)|(?<=Throwable))(?::\s|:?\s*+$))
+      | (?P<call>[\w./$-]++\(.*\)\s*+$ | [a-z_]\w*+(?:\.[a-z_]\w*+)*+\.[A-Z]\w*+(?::\s|$))
+      | (?P<head>\s+(?:\d|[\[<]\d|[A-Z]{4,8}\s) | (?=\S))
+      | (?P<indent>\s)"""
+)
+# Role of a line -> for each state of its stream ("" for the rest) the next state, or "" to stay, and whether
+# the line begins an event. States: calm after a line that is no problem, alarm after one to which a trace may
+# belong, trace in a Python trace until its last line, dump in a Go one, done after a trace.
+STEPS = {
+    "info": {"": ("calm", True)},
+    "bad": {"": ("alarm", True)},
+    "text": {"": ("calm", True), "trace": ("done", False)},
+    "woe": {"": ("alarm", True), "trace": ("done", False)},  # declares nothing, speaks of an error
+    "trace": {"": ("trace", True), "alarm": ("trace", False)},
+    "error": {"": ("done", True), "alarm": ("done", False), "trace": ("done", False)},
+    "cause": {"": ("alarm", False), "calm": ("alarm", True)},
+    "panic": {"": ("dump", True), "alarm": ("dump", False)},
+    "routine": {"": ("dump", True), "alarm": ("dump", False), "dump": ("dump", False)},
+    "call": {"": ("calm", True), "trace": ("done", False), "dump": ("dump", False)},
+    "frame": {"": ("", False), "alarm": ("done", False)},
+    "indent": {"": ("", False)},
+    "inner": {"": ("", False), "calm": ("alarm", True)},  # indented, speaks of an error
+    "blank": {"": ("", False)},
+}
+
+
+def declared_level(line: str | bytes) -> str | None:
+    """Line -> the level it declares ('info', 'warning', 'error', 'critical'), or None."""
+    return _parse(line)[0]
+
+
+def level(line: str | bytes) -> str:
+    """Line -> its declared level, else the one that its words suggest, else 'info'."""
+    return declared_level(line) or _guessed(_text(line))
+
+
+def _guessed(text: str) -> str:
+    low = text.lower()
+    if not any(stem in low for stem in SUSPECT):
+        return "info"
+    text = NEGATED.sub(" ", text)
+    return next((name for name, words in WORDS.items() if words.search(text)), "info")
+
+
+@lru_cache(maxsize=16)  # level, shape and role of one line are asked for together
+def _parse(line: str | bytes) -> tuple[str | None, str]:
+    """Line -> (declared level or None, message without header and envelope)."""
+    text = _text(line)
+    if fixed := FIXED.match(text):
+        mark = fixed[fixed.lastindex or 0]
+        return LEVELS[mark] if not fixed["syslog"] else SYSLOG[int(mark) & 7], _body(text[fixed.end() :])
+    head = HEADER.match(text)
+    if not head:
+        return _access(text), _body(text)
+    if head["json"]:
+        return _json(text[head.start("json") :])
+    if head["key"]:
+        return _field(head["key"], head["value"]), _logfmt(text)
+    word = next(filter(None, head.group("enclosed", "upper", "word", "initial", "letter")))
+    return LEVELS.get(word), _rest(text[head.end() :]) or text
+
+
+def _text(line: str | bytes) -> str:
+    line = line[:LOOK_AT]
+    text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
+    if "\x1b" in text:
+        text = ANSI.sub("", text)
+    prefix = PREFIX.match(text)
+    return text[prefix.end() :] if prefix else text
+
+
+def _access(text: str) -> str | None:
+    found = ACCESS.search(text) if '" ' in text or "ms" in text or "| " in text else None
+    return _status(found[found.lastindex or 0]) if found else None
+
+
+def _status(code: str) -> str:
+    return "error" if code >= "500" else "info"
+
+
+def _field(key: str, value: str) -> str | None:
+    """Field that names a level -> the level; one digit says nothing unless it is a syslog priority."""
+    if not value.isdigit():
+        return LEVELS.get(value)
+    if key == "PRIORITY" or "syslog" in key:
+        return SYSLOG[int(value) & 7]
+    return NUMBERS.get(int(value) + (10 if key == "levelno" else 0))  # Python counts ten lower
+
+
+def _json(text: str) -> tuple[str | None, str]:
+    """JSON object, whole or torn -> (level, message); the least nested field decides."""
+    depths: dict[int, str] = {}
+    messages: dict[str, str] = {}
+    status = ""
+    for depth, key, inside, value in _pairs(text):
+        if inside in LEVEL_KEYS and key == "name":  # loguru: "level": {"name": "ERROR"}
+            key, depth = inside, depth - 1
+        low = key.lower()
+        if low in LEVEL_KEYS or "syslog" in low:
+            if named := _field(key, value):
+                depths.setdefault(depth, named)
+        elif low in MESSAGE_KEYS and value:
+            messages.setdefault(low, value)
+        elif low in ("status", "status_code") and len(value) == 3:
+            status = value
+    found = depths[min(depths)] if depths else None
+    if not found and status and ('"method"' in text or '"request' in text):
+        found = _status(status)
+    message = next((messages[key] for key in MESSAGE_KEYS if key in messages), text)
+    return found, message.replace('\\"', '"')
+
+
+def _pairs(text: str) -> Iterator[tuple[int, str, str, str]]:
+    """JSON object -> (depth, key, key of the object around it, value) of each text and number."""
+    around = [""]
+    for key, value, number, opened, brace in PAIR.findall(text):
+        if opened or brace == "{":
+            around.append(key.lower())
+        elif brace:
+            around = around[:-1] or [""]
+        else:
+            yield len(around), key, around[-1], value or number
+
+
+def _logfmt(text: str) -> str:
+    found = LOGFMT_MESSAGE.search(text)
+    return (found[1] or found[2] or text) if found else text
+
+
+def _rest(text: str) -> str:
+    """What follows a level -> the message in it."""
+    if tail := TAIL.match(text):
+        text = text[tail.end() :]
+    if text[:1].isdigit() and (stamp := STAMP.match(text)):  # Cassandra puts the time after the thread
+        return _rest(text[stamp.end() :])
+    return _json(text)[1] if text.startswith('{"') else text
+
+
+def _body(text: str) -> str:
+    stamp = STAMP.match(text)
+    return (stamp and text[stamp.end() :]) or text
+
+
+def shape(line: str | bytes) -> str:
+    """Line -> its message with `<*>` for what varies: the same for lines of one kind."""
+    text = _parse(line)[1]
+    if ".." in text or "B)" in text:
+        text = FILLER.sub(r" \1 ", text)
+    return " ".join(LIST.sub(WILD, VARIABLE.sub(WILD, text)).split())
+
+
+def merge_shapes(shapes: Iterable[str]) -> dict[str, str]:
+    """Shapes -> {shape: template}; four or more that differ in one place only share a template."""
+    current = {text: tuple(PIECES.split(text, MERGE_WORDS)) for text in set(shapes)}
+    while True:
+        slots: defaultdict[Slot, set[str]] = defaultdict(set)
+        for pieces in set(current.values()):
+            for slot in _slots(pieces):
+                slots[slot].add(pieces[slot[0]])
+        merged = {pieces: _merged(pieces, slots) for pieces in set(current.values())}
+        if all(before == after for before, after in merged.items()):
+            return {text: "".join(pieces) for text, pieces in current.items()}
+        current = {text: merged[pieces] for text, pieces in current.items()}
+
+
+def _slots(pieces: Pieces) -> Iterator[Slot]:
+    """Pieces -> each place where a word could be a variable: not the first, and not in two words."""
+    return ((at, pieces[:at], pieces[at + 1 :]) for at in range(2, len(pieces), 2) if len(pieces) > 4)
+
+
+def _merged(pieces: Pieces, slots: dict[Slot, set[str]]) -> Pieces:
+    """Pieces -> the same with a variable in the place that varies most, if it varies enough."""
+    variety, at = 0, 0
+    for slot in _slots(pieces):
+        words = slots[slot]
+        # A word between quotes, or in a place that is masked elsewhere, is a value if it differs at all.
+        value = len(words) > 1 and (WILD in words or slot[1][-1][-1] in "\"'")
+        variety, at = max((variety, at), (len(words) + MERGE_FROM * value, -slot[0]))
+    return (*pieces[:-at], WILD, *pieces[1 - at :]) if variety >= MERGE_FROM else pieces
+
+
+def role(line: str | bytes) -> str:
+    """Line -> what it can be to a stack trace, a key of STEPS; a property of the line alone."""
+    text = _text(line)
+    found = ROLE.match(text)
+    kind = (found and found.lastgroup) or "head"
+    if kind == "head" and (declared_level(line) or STAMP.match(text)):
+        return "info" if level(line) == "info" else "bad"
+    if kind in ("head", "indent"):
+        calm = _guessed(text) == "info"
+        return ("indent" if calm else "inner") if text[0].isspace() else ("text" if calm else "woe")
+    return kind
+
+
+EVENTS = {"info", "bad", "text", "woe"}  # roles of lines that stand for themselves, unless a trace is open
+OPEN_STATES = {"trace", "dump"}
+
+
+def step(state: str, role: str) -> tuple[str, bool]:
+    """State of a stream ('' at its start), role of its next line -> (next state, it begins an event)."""
+    if role == "blank":
+        return state, False
+    after, begins = STEPS[role].get(state or "start") or STEPS[role][""]
+    return after or state or "calm", begins or not state
+
+
+STATES_OF_TRACE = ("", "calm", "alarm", "trace", "dump", "done")
+MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role in STEPS}
+
+
 # ---------------------------------------------------------------------------------------------- tally
 
-# A line's kind is the line with every digit as a zero: a pattern without digits finds in the kind what it finds in
-# the line, so that it need be asked only once for all lines of a kind.
+# Two steps lead from a line to its kind, of which alone everything is asked: digits become zeros, for whole blocks at
+# once, and for what is new then a word of zeros and a-f becomes one zero, as ids in hexadecimal are. A literal whose
+# words each hold another letter is found in the kind exactly when it is in the line, but for its digits.
 ZEROED = bytes.maketrans(b"123456789", b"000000000")
+HEX_WORD = re.compile(rb"\b[0a-f]{4,}+\b")
 CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+# Where a digit decides on the level: numeric levels, a syslog priority, an HTTP status, "errors: 0".
+_NOUN = r"error|exception|failed|traceback|warn|critical|fatal|panic"
+DECISIVE = tuple(
+    re.compile(pattern.encode(), re.IGNORECASE)
+    for pattern in (
+        rf"""(?:level|lvl|severity|levelno|priority|status|status_code|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)""",
+        rf"\b(\d+)\s+(?:\w+\s)?(?:{_NOUN})",
+        r"<(\d+)>",
+        r'"\s(\d{3})(?!\d)',
+        r"\|\s+(\d{3})\s+\|",
+        r"^[A-Z]{3,7}\s\S+\s(\d{3})\s",
+    )
+)
+
+
+Decisive: TypeAlias = tuple[re.Pattern[bytes], ...]
+
+
+def decisive(line: bytes) -> Decisive:
+    """The patterns that find digits on which the level of such a line depends; none if a word declares it."""
+    if declared_level(re.sub(rb"\d", b"x", line)):
+        return ()
+    return tuple(pattern for pattern in DECISIVE if pattern.search(line))
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A pattern, with literals (lower case, digits as zeros) one of which stands in the kind of every match.
 
-    A literal that `proves` is the whole alternative. No literals: the pattern has to be asked of everything.
+    A literal that `proves` is the whole alternative. No literals: every line has to be asked.
     """
 
     pattern: re.Pattern[bytes]
     literals: tuple[tuple[bytes, bool], ...]
-    of_kind: bool  # the kind answers for its lines
+
+
+_PLAIN = r"[A-Za-z0-9_ :/,=@#%&~'\"<>;-]"
+_ATOM = rf"(?:{_PLAIN}|\.|\\[bBsSdDwW.]|\[\^?[^][\\|]+\])"
+_QUANTIFIER = r"(?:[?*+]|\{\d+(?:,\d*)?\})"
 
 
 def question(pattern: str) -> Question:
-    """Compile a pattern and work out what can be known of it without running it."""
-    literals: list[tuple[bytes, bool]] = []
+    """Compile a pattern and work out which literals it needs, as far as it is made of simple alternatives."""
+    compiled = re.compile(pattern.encode(), re.IGNORECASE)
+    literals = []
     for alternative in pattern.split("|"):
-        if not re.fullmatch(r"(?:[A-Za-z0-9_ :/,=@#%&~'\"<>;-]|\.[?*+]?)+", alternative):
-            literals.clear()
-            break
-        longest = max(re.split(r"\.[?*+]?", alternative), key=len)
-        whole = longest == alternative and not re.search("[0-9]", alternative)
-        literals.append((longest.lower().encode().translate(ZEROED), whole))
-    if not all(literal for literal, _ in literals):
-        literals.clear()
-    # A digit, a group that refers to another or one that changes a flag may tell two lines of a kind apart.
-    of_kind = not re.search(r"[0-9]|\(\?", pattern)
-    return Question(re.compile(pattern.encode(), re.IGNORECASE), tuple(literals), of_kind)
+        if not re.fullmatch(rf"(?:{_ATOM}{_QUANTIFIER}?)+", alternative):
+            return Question(compiled, ())
+        runs = re.findall(
+            rf"(?:{_PLAIN}(?!{_QUANTIFIER}))+", re.sub(rf"\\.|\[[^]]+\]|{_ATOM}{_QUANTIFIER}", "\n", alternative)
+        )
+        literal = max([*runs, ""], key=len).lower().encode()
+        if any(re.fullmatch(rb"[0-9a-f]*", word) for word in re.split(rb"\W+", literal)):
+            return Question(compiled, ())
+        literals.append(
+            (literal.translate(ZEROED), literal == alternative.lower().encode() and not re.search(rb"\d", literal))
+        )
+    return Question(compiled, tuple(literals))
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a line says: its level, whether it declares it, its role in a stack trace, its shape if it is a problem."""
+
+    level: str
+    declared: bool
+    role: str
+    shape: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """All that is known of a kind of line: the bits of the patterns that match, and its meaning.
+
+    The same object stands for all kinds that are alike, unless each line has to be asked on its own: the patterns
+    whose bits are `unsure`, and what the digits mean that the `decisive` patterns find.
+    """
+
+    answers: int
+    meaning: Meaning
+    open: bool = False
+    unsure: int = 0
+    kind: bytes = b""
+    decisive: Decisive = ()
 
 
 class Tally:
-    """Counts, for every source, the lines that match each of the patterns; a pattern's bit is its place.
+    """Counts, for every source, the lines that match each of the patterns (a pattern's bit is its place) and the
+    levels and problems that lines tell of.
 
-    Memory is bounded: what was found out about kinds of line is forgotten when it fills KNOWN_BYTES.
+    Memory is bounded: what was found out about kinds of line is forgotten when it fills KNOWN_BYTES, and of problems
+    at most SHAPES_MAX are told apart.
     """
 
     def __init__(self, patterns: Sequence[str], sampled: int) -> None:
         self.questions = [question(pattern) for pattern in patterns]
         self.sampled = sampled  # excerpts are kept for as many of the first patterns
         self.sources: dict[str, SourceTally] = {}
-        self.known: dict[bytes, int] = {}
+        self.known: dict[bytes, Finding] = {}  # by the line with zeros for digits
+        self.kinds: dict[bytes, Finding] = {}
+        self.decided: dict[tuple[bytes, str], Meaning] = {}  # by the kind and its decisive digits
+        self.all_meanings: dict[Meaning, Meaning] = {}  # each once, so that its identity tells it
+        self.findings: dict[tuple[int, int], Finding] = {}
+        self.examples: dict[str, bytes] = {}  # the first line of each shape
         self.known_bytes = 0
 
     def source(self, name: str) -> SourceTally:
         """The counts of one source, made when first asked for."""
         return self.sources.setdefault(name, SourceTally(self, name))
 
-    def recall(self) -> Mapping[bytes, int]:
+    def recall(self) -> dict[bytes, Finding]:
         """What is known of kinds of line; forgotten first when it has become too much."""
         if self.known_bytes > KNOWN_BYTES:
-            self.known.clear()
+            for memory in (self.known, self.kinds, self.decided):
+                memory.clear()
             self.known_bytes = 0
         return self.known
 
-    def learn(self, kinds: list[bytes]) -> None:
-        """Find out which patterns match each kind: in the low bits the answers, above them what to ask the line."""
+    def learn(self, zeroed: list[bytes], first: Mapping[bytes, bytes]) -> None:
+        """Find out about new lines all that their kinds tell; `first` holds a line for each."""
+        blob = b"\n".join(zeroed)
+        kinds = HEX_WORD.sub(b"0", blob).split(b"\n")
+        new = {kind: first[line] for kind, line in zip(kinds, zeroed, strict=True) if kind not in self.kinds}
+        if new:
+            self.learn_kinds(list(new), list(new.values()))
+        self.known.update((line, self.kinds[kind]) for kind, line in zip(kinds, zeroed, strict=True))
+        self.known_bytes += len(blob)
+
+    def learn_kinds(self, kinds: list[bytes], lines: list[bytes]) -> None:
+        """Find out which patterns match each new kind, and what its first line means."""
         blob = b"\n".join(kinds).lower()
         ends = list(accumulate(len(kind) + 1 for kind in kinds))
-        found = [0] * len(kinds)
+        found, unsure = [0] * len(kinds), [0] * len(kinds)
         for bit, query in enumerate(self.questions):
             for literal, proves in query.literals or ((b"", False),):
                 for i in _holding(blob, ends, literal):
-                    if proves or (query.of_kind and query.pattern.search(kinds[i])):
-                        found[i] |= 1 << bit
-                    elif not query.of_kind:
-                        found[i] |= 1 << bit + len(self.questions)
-        self.known.update(zip(kinds, found, strict=True))
+                    (found if proves else unsure)[i] |= 1 << bit
+        for i, (kind, line) in enumerate(zip(kinds, lines, strict=True)):
+            meaning, digits, asked = self.understand(line), decisive(line[:EXCERPT_MAX]), unsure[i] & ~found[i]
+            alone = Finding(found[i], meaning, True, asked, kind, digits)
+            self.kinds[kind] = alone if asked or digits else self.shared(found[i], meaning)
         self.known_bytes += len(blob)
 
-    def ask(self, line: bytes, found: int) -> int:
-        """The answers for a line of a kind that cannot answer for all of its lines."""
-        answers = found & (1 << len(self.questions)) - 1
-        for bit, query in enumerate(self.questions):
-            if found >> bit + len(self.questions) & 1 and not answers >> bit & 1 and query.pattern.search(line):
-                answers |= 1 << bit
-        return answers
+    def understand(self, line: bytes) -> Meaning:
+        """The meaning of a line, asked of the line itself."""
+        declared = declared_level(line)
+        named = declared or level(line)
+        if named == "info":
+            meaning = Meaning(named, declared is not None, role(line), "")
+            return self.all_meanings.setdefault(meaning, meaning)
+        template = excerpt(shape(line), SHAPE_MAX)
+        if template not in self.examples:
+            if len(self.examples) >= SHAPES_MAX:
+                template = OTHER
+            self.examples.setdefault(template, line[: EXCERPT_MAX * 4])
+        meaning = Meaning(named, declared is not None, role(line), template)
+        return self.all_meanings.setdefault(meaning, meaning)
 
-    def count(self, bit: int) -> int:
-        """How many lines of all sources match a pattern."""
-        return sum(source.count(bit) for source in self.sources.values())
+    def shared(self, answers: int, meaning: Meaning) -> Finding:
+        """The one finding for these answers and this meaning."""
+        key = (answers, id(meaning))
+        return self.findings.get(key) or self.findings.setdefault(key, Finding(answers, meaning))
+
+    def settle(self, line: bytes, finding: Finding) -> Finding:
+        """The finding for one line of a kind that cannot answer for all of its lines."""
+        answers, meaning = finding.answers, finding.meaning
+        for bit, query in enumerate(self.questions):
+            if finding.unsure >> bit & 1 and query.pattern.search(line):
+                answers |= 1 << bit
+        if finding.decisive:
+            digits = [pattern.findall(line[:EXCERPT_MAX]) for pattern in finding.decisive]
+            key = (finding.kind, repr(digits))
+            if not (known := self.decided.get(key)):
+                known = self.decided[key] = self.understand(line)
+                self.known_bytes += len(finding.kind)
+            meaning = known
+        return self.shared(answers, meaning)
 
 
 def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
@@ -916,14 +1374,16 @@ class SourceTally:
         self.tally = tally
         self.name = name
         self.lines = self.characters = 0
-        self.answers: Counter[int] = Counter()  # lines by the set of patterns they match
+        self.found: Counter[Finding] = Counter()  # lines
+        self.continued: Counter[Finding] = Counter()  # those of them that belong to the event before
         self.samples: dict[int, dict[bytes, bytes]] = {bit: {} for bit in range(tally.sampled)}
+        self.traces: dict[int, tuple[str, Finding | None]] = {}  # by stream: state and head of an open stack trace
         self.ended = False
         self.state, self.reason = CUT
         self.first = self.last = ""
 
-    def feed(self, block: bytes) -> None:
-        """Count a block of whole lines."""
+    def feed(self, block: bytes, stream: int = 1) -> None:
+        """Count a block of whole lines of one of the source's streams."""
         lines = block.split(b"\n")
         kinds = block.translate(ZEROED).split(b"\n")
         if not lines[-1]:  # what follows the last newline is no line
@@ -932,33 +1392,54 @@ class SourceTally:
         self.lines += len(lines)
         self.characters += len(block if block.isascii() else block.translate(None, CONTINUATION_BYTES))
         counted = Counter(kinds)
+        first = dict(zip(reversed(kinds), reversed(lines), strict=True))
         known = self.tally.recall()
         if new := [kind for kind in counted if kind not in known]:
-            self.tally.learn(new)
-        answers, limit, unsettled = self.answers, 1 << len(self.tally.questions), set()
-        everything = 0
+            self.tally.learn(new, first)
+        findings = {known[kind] for kind in counted}
+        self._sample(first, counted, findings)
+        if self.traces.get(stream, ("",))[0] in OPEN_STATES or any(f.meaning.role not in EVENTS for f in findings):
+            self._follow(zip(lines, kinds, strict=True), stream)
+            return
+        # No line of a stack trace among them: every line is an event, and their order does not matter.
+        unsettled = {finding for finding in findings if finding.open}
         for kind, count in counted.items():
-            found = known[kind]
-            everything |= found
-            if found < limit:
-                answers[found] += count
-            else:
-                unsettled.add(kind)
+            if (finding := known[kind]) not in unsettled:
+                self.found[finding] += count
         if unsettled:
-            for line, kind in zip(lines, kinds, strict=True):
-                if kind in unsettled:
-                    answers[self.tally.ask(line, known[kind])] += 1
-        wanted = {bit: kept for bit, kept in self.samples.items() if everything >> bit & 1 and len(kept) < SAMPLES}
-        if wanted:
-            self._sample(dict(zip(reversed(kinds), reversed(lines), strict=True)), counted, wanted)
+            settle = self.tally.settle
+            self.found.update(settle(ln, known[k]) for ln, k in zip(lines, kinds, strict=True) if known[k] in unsettled)
+        self.traces[stream] = step("calm", known[kinds[-1]].meaning.role)[0], None
 
-    def _sample(
-        self, first: Mapping[bytes, bytes], kinds: Iterable[bytes], wanted: dict[int, dict[bytes, bytes]]
-    ) -> None:
+    def _follow(self, lines: Iterable[tuple[bytes, bytes]], stream: int) -> None:
+        """Count lines one by one, and which of them belong to the event before."""
+        known, settle = self.tally.known, self.tally.settle
+        state, head = self.traces.get(stream, ("", None))
+        found = []
+        for line, kind in lines:
+            finding = known[kind]
+            if finding.open:
+                finding = settle(line, finding)
+            found.append(finding)
+            before, (state, begins) = state, MOVES[state, finding.meaning.role]
+            if begins:
+                head = finding if state == "trace" else None
+            elif head and before == "trace" and state == "done" and finding.meaning.shape:
+                self.continued[head] += 1  # the exception at its end says what the trace is about, not its first line
+                head = None
+            else:
+                self.continued[finding] += 1
+        self.found.update(found)
+        self.traces[stream] = state, head
+
+    def _sample(self, first: Mapping[bytes, bytes], kinds: Iterable[bytes], findings: Iterable[Finding]) -> None:
         """Keep the first lines for each pattern that differ in more than their numbers."""
-        for kind in kinds:
-            found = self.tally.ask(first[kind], self.tally.known[kind])
-            for kept in (kept for bit, kept in wanted.items() if found >> bit & 1 and len(kept) < SAMPLES):
+        everything = reduce(or_, (finding.answers | finding.unsure for finding in findings), 0)
+        wanted = {bit: kept for bit, kept in self.samples.items() if everything >> bit & 1 and len(kept) < SAMPLES}
+        for kind in kinds if wanted else ():
+            finding = self.tally.known[kind]
+            answers = self.tally.settle(first[kind], finding).answers if finding.open else finding.answers
+            for kept in (kept for bit, kept in wanted.items() if answers >> bit & 1 and len(kept) < SAMPLES):
                 kept.setdefault(re.sub(rb"\S*\d\S*", b"", first[kind][:400]), first[kind][: EXCERPT_MAX * 4])
 
     def end(self, state: str, reason: str) -> None:
@@ -966,9 +1447,11 @@ class SourceTally:
         self.ended = True
         self.state, self.reason = ("empty", "") if state == "whole" and not self.lines else (state, reason)
 
-    def count(self, bit: int) -> int:
-        """How many lines match a pattern."""
-        return sum(count for answers, count in self.answers.items() if answers >> bit & 1)
+    def count(self, bit: int, hidden: int = 0) -> int:
+        """How many lines match a pattern and none of those whose bits are set in `hidden`."""
+        return sum(
+            n for finding, n in self.found.items() if finding.answers >> bit & 1 and not finding.answers & hidden
+        )
 
     def coverage(self) -> Coverage:
         """How much of this source was read."""
@@ -1026,12 +1509,18 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3])
         raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
     counts = {"lines": sum(source.lines for source in coverage)}
-    counts |= {signal.key: tally.count(bit) for bit, signal in enumerate(settings.signals)}
+    counts |= {
+        signal.key: sum(source.count(bit) for source in tally.sources.values())
+        for bit, signal in enumerate(settings.signals)
+    }
     return Analysis(
         generated=now,
         settings=settings,
         counts=counts,
-        subsystems={label: tally.count(bit) for bit, label in enumerate(settings.subsystems, len(settings.signals))},
+        subsystems={
+            label: sum(source.count(bit) for source in tally.sources.values())
+            for bit, label in enumerate(settings.subsystems, len(settings.signals))
+        },
         score=health_score(counts, settings.signals),
         anomalies=find_anomalies(tally, settings, counts),
         coverage=tuple(coverage),

@@ -42,7 +42,7 @@ def fast_counts(*chunks: bytes, patterns: dict[str, str] | None = None) -> dict[
     for chunk in chunks:
         lines.write(chunk)
     lines.close()
-    counts = {name: tally.count(bit) for bit, name in enumerate(patterns)}
+    counts = {name: source.count(bit) for bit, name in enumerate(patterns)}
     return counts | {"lines": source.lines}
 
 
@@ -83,6 +83,14 @@ CUSTOM = [
     ".+panic",
     "Größe|WARN",
     "a||b7c",
+    "bad face",
+    "feed|beef",
+    "x dead",
+    "timed? ?out|half",
+    r"\bpanic\b",
+    "[0-4]9 warn|a{2}",
+    "dead.?beefy",
+    "0 error",
 ]
 
 
@@ -91,7 +99,23 @@ CUSTOM = [
     data=st.lists(
         st.one_of(
             pieces,
-            st.sampled_from([b"timeout", b"TIME OUT", b" 503 ", b"a12z", b"azz!", b"end\n", b"f9"]),
+            st.sampled_from(
+                [
+                    b"bad face",
+                    b"deadbeef",
+                    b"x dead",
+                    b" beefy",
+                    b"00000",
+                    b"1234 error",
+                    b"timeout",
+                    b"TIME OUT",
+                    b" 503 ",
+                    b"a12z",
+                    b"azz!",
+                    b"end\n",
+                    b"f9",
+                ]
+            ),
             st.text("a1z9 x7\n!", max_size=9).map(str.encode),
         ),
         max_size=40,
