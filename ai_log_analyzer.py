@@ -45,10 +45,10 @@ import unicodedata
 import zlib
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial, reduce
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, zip_longest
 from operator import or_
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -127,8 +127,14 @@ FAILURES = (
     ("no such host", "the engine's host is not known"),
     ("not a swarm manager", "this engine is no Swarm manager"),
 )
+SEVERITIES = ("critical", "error", "warning", "info")
+CHANGED_FROM = 10  # events, from which on a problem can be a changed one
+CHANGED_TIMES = 3  # more than so many times its highest earlier rate
+HISTORY_MAX = 26  # earlier runs that are compared with
+PROBLEMS_MAX = 1_000  # problems that the JSON remembers
 ALERT_FORMATS = ("auto", "discord", "slack", "text")
 
+REDACTED = "[REDACTED]"
 BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
 LINE_MAX = 16 << 20  # bytes of one line; what is longer is cut, and said to be
 MIN_SHARE_S, MAX_SHARE_S = 0.5, 10.0  # bounds of the time that a source is read in one go
@@ -176,6 +182,8 @@ class Settings:
     webhook: str = ""
     alert_below: float = 80.0
     alert_format: str = "auto"
+    alert_on: str = "score"
+    ignore: tuple[Ignore, ...] = ()
 
     @property
     def status(self) -> Path:
@@ -206,6 +214,57 @@ STATES = {"unreadable": True, "damaged": True, "cut": True, "short": False, "emp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    """Lines that leave levels, problems and score, in the containers of a glob, until the end of a day."""
+
+    pattern: str
+    reason: str
+    container: str = "*"
+    until: dt.date | None = None
+
+    def expired(self, today: dt.date) -> bool:
+        """Whether the rule hides nothing any more."""
+        return self.until is not None and today > self.until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Events of level warning and above that share a template."""
+
+    template: str
+    level: str
+    count: int
+    sources: Mapping[str, int]  # most first
+    example: str
+    earlier: float | None  # the highest earlier count, scaled to this run's lines; None: nothing to compare with
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is new or much more frequent than ever before."""
+        return self.earlier is not None and self.count >= CHANGED_FROM and self.count > CHANGED_TIMES * self.earlier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """An earlier run, as its JSON remembers it."""
+
+    date: str
+    lines: int
+    problems: Mapping[str, int]  # count by template
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What a signal cost the score, before it was clamped; `quiet` of its lines declare themselves INFO or DEBUG."""
+
+    signal: Signal
+    points: float
+    sources: tuple[str, ...]  # most lines first
+    quiet: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Anomaly:
     """A signal that reached its threshold, with up to three (source, excerpt)."""
 
@@ -228,6 +287,22 @@ class Analysis:
     anomalies: tuple[Anomaly, ...]
     coverage: tuple[Coverage, ...]  # worst first
     facts: tuple[Facts, ...]
+    levels: Mapping[str, tuple[int, int]]  # events by level, worst first: (declared, guessed)
+    problems: tuple[Problem, ...]  # changed ones first
+    compared: tuple[str, ...]  # dates of the earlier runs, oldest first
+    gone: tuple[str, ...]  # templates of the last run that did not come again
+    losses: tuple[Loss, ...]
+    ignored: Mapping[Ignore, int]  # lines that each rule in force hid
+
+    @property
+    def changed(self) -> tuple[Problem, ...] | None:
+        """The problems that are new or much more frequent; None when there is nothing to compare with."""
+        return tuple(problem for problem in self.problems if problem.changed) if self.compared else None
+
+    @property
+    def problem_rate(self) -> float:
+        """Problem events in 10,000 lines."""
+        return round(10_000 * sum(problem.count for problem in self.problems) / max(self.counts["lines"], 1), 1)
 
     @property
     def partial(self) -> bool:
@@ -760,6 +835,8 @@ def read_input(name: str, until: float, feed: Feed, tick: Tick) -> tuple[str, st
     try:
         with contextlib.ExitStack() as stack:
             fd = 0
+            if name == "-" and sys.stdin is None:
+                return "unreadable", "it is closed"
             if name != "-":  # a FIFO that nobody writes to must not hang
                 fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 stack.callback(os.close, fd)
@@ -818,13 +895,13 @@ def expanded(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 # ---------------------------------------------------------------------------------------------- lines
 
-LOOK_AT = 2000  # characters of a line that are looked at, so that a hostile line is only a long one
+LOOK_AT = 2000  # characters of a line that are looked at: a hostile line costs no more than a long one
 MERGE_FROM = 4  # so many different words in one place of a shape make it a variable
-MERGE_WORDS = 40  # places of a shape that may become variables
+MERGE_WORDS = 25  # places of a shape that may become variables
 WILD = "<*>"
 
-# Words in small letters count in capitals too. The others stand as postgres, java.util.logging, Nest and mysql
-# write them; then the letters of klog, logcat, mongod and Ruby, and the marks of redis.
+# Words in small letters count in capitals too. The others stand as postgres, java.util.logging, Nest and
+# mysql write them; then the letters of klog, logcat, mongod and Ruby, and the marks of redis.
 _LEVELS = (
     "info information informational inf notice debug dbg debg dbug trace trc trce trac verbose vrb success"
     " LOG NOTE HINT DETAIL STATEMENT CONTEXT QUERY CONFIG FINE FINER FINEST AUDIT Note System"
@@ -840,7 +917,7 @@ SYSLOG = ("critical", "critical", "critical", "error", "warning", "info", "info"
 _LEVEL_KEYS = """level lvl severity log.level log_level loglevel levelname level_name levelno severity_text
     severitytext error_severity log.severity log_severity @l @level l s sev priority"""
 LEVEL_KEYS = frozenset(_LEVEL_KEYS.split())
-_MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text m body error err"
+_MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text body error"
 MESSAGE_KEYS = _MESSAGE_KEYS.split()
 SUSPECT = ("error", "exception", "failed", "traceback", "warn", "critical", "fatal", "panic")
 
@@ -860,8 +937,8 @@ PREFIX = _verbose(
     rf"""(?:(?!(?i:{_WORD})\b)[\w.-]+[ ]*\|[ ]?)?
          (?:\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{9}}(?:Z|[+-]\d\d:\d\d)[ ])?"""
 )
-# A level in the header: words that only headers have, then the first that is a level. Each is matched in one way
-# only and their number is bounded, so that a line without a level costs one pass.
+# A level in the header: words that only headers have, then the first that is a level. Each is matched in one
+# way only and their number is bounded, so that a line without a level costs one pass.
 HEADER = _verbose(
     rf"""\s*+(?:(?>
           [-|:*,;>~.=!\#+]++(?=\s) | [|,;:]++
@@ -876,10 +953,11 @@ HEADER = _verbose(
         | [\w$-]+(?:(?:\.|::|/|@)[\w$*-]+)+
         | [\w-]+(?=\s+{_DELIMITED}) | (?<=\d\s)[\w-]+(?=\s+(?:{_UPPER}|[\w./-]+:\s))
         )\s*+){{0,24}}?
-        (?: [\w.\#-]*+[\[<(]\s*(?:[^\[\]<>()\s]*\d[^\[\]<>()\s]*\s+){{0,4}}(?:[\w./ -]{{0,40}}[:/\#])?
-              (?P<enclosed>(?i:{_WORD})|[Nn]ote|NOTE|System)\s*(?=[\]>):/|\#]|\s[\w.:-]+\])
+        (?: [\w.\#-]*+[\[<(]\s*(?:(?=[^\[\]<>()\s\d]*+\d)[^\[\]<>()\s]++\s++){{0,4}}
+              (?:[\w./ -]{{0,40}}[:/\#])?
+              (?P<enclosed>(?i:{_WORD})|Note|NOTE|System)\s*(?=[\]>):/|\#]|\s[\w.:-]+\])
               [^\[\]<>()]*+(?:\([^()]*\))?[\]>)]
-          | \[\s?(?P<initial>[DIWECFTVN])(?:\]|\d{{4}}\s|\s[^\[\]]*\d[^\[\]]*\])
+          | \[\s?(?P<initial>[DIWECFTVN])(?:\]|\d{{4}}\s|\s(?=[^\[\]\d]*+\d)[^\[\]]*+\])
           | =?(?P<upper>{_UPPER})(?=[\s:|\[\]!,;>]|$)
           | (?P<word>{_DELIMITED})
           | (?<=[\d:\])Z]\s)(?P<letter>[DIWECFV])
@@ -902,7 +980,7 @@ ACCESS = _verbose(
     rf""""{_METHOD}\ [^"]*+"\ (\d{{3}})(?!\d) | ^{_METHOD}\ \S++\ (\d{{3}})\ [\d.]+\ ?m?s
       | \|\ +(\d{{3}})\ +\|[^"]{{0,80}}\|\ +{_METHOD}\ """
 )
-PAIR = re.compile(rf"{_STR}\s*+:\s*+(?:{_STR}|(-?\d++)|(\{{))|([{{}}])")
+PAIR = re.compile(rf"{_STR}(?:\s*+:\s*+(?:{_STR}|(-?\d++)|(\{{)))?+|([{{}}])")
 LOGFMT_MESSAGE = re.compile(rf"(?:^|\s)(?:msg|message|event)=(?:{_STR}|(\S+))")
 # What follows the level and is still no message: thread, pid, place in the code, logger.
 TAIL = _verbose(
@@ -1018,7 +1096,8 @@ def _parse(line: str | bytes) -> tuple[str | None, str]:
     if head["json"]:
         return _json(text[head.start("json") :])
     if head["key"]:
-        return _field(head["key"], head["value"]), _logfmt(text)
+        message = LOGFMT_MESSAGE.search(text)
+        return _field(head["key"], head["value"]), (message and (message[1] or message[2])) or text
     word = next(filter(None, head.group("enclosed", "upper", "word", "initial", "letter")))
     return LEVELS.get(word), _rest(text[head.end() :]) or text
 
@@ -1043,7 +1122,7 @@ def _status(code: str) -> str:
 
 def _field(key: str, value: str) -> str | None:
     """Field that names a level -> the level; one digit says nothing unless it is a syslog priority."""
-    if not value.isdigit():
+    if not value.isdecimal():
         return LEVELS.get(value)
     if key == "PRIORITY" or "syslog" in key:
         return SYSLOG[int(value) & 7]
@@ -1079,15 +1158,10 @@ def _pairs(text: str) -> Iterator[tuple[int, str, str, str]]:
     for key, value, number, opened, brace in PAIR.findall(text):
         if opened or brace == "{":
             around.append(key.lower())
-        elif brace:
-            around = around[:-1] or [""]
-        else:
+        elif not brace:
             yield len(around), key, around[-1], value or number
-
-
-def _logfmt(text: str) -> str:
-    found = LOGFMT_MESSAGE.search(text)
-    return (found[1] or found[2] or text) if found else text
+        elif len(around) > 1:
+            around.pop()
 
 
 def _rest(text: str) -> str:
@@ -1169,6 +1243,282 @@ def step(state: str, role: str) -> tuple[str, bool]:
 
 STATES_OF_TRACE = ("", "calm", "alarm", "trace", "dump", "done")
 MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role in STEPS}
+
+
+# ---------------------------------------------------------------------------------------------- text
+
+# From here no text of others reaches a person or a program but through `excerpt`.
+
+# What is no secret, whatever stands before it.
+_NOTHING = re.compile(
+    r"\W*|x+|\[?redacted\]?\W*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default"
+    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
+    r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
+    r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
+    r"|loading|configured|verified|checking|must|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and"
+    r"|or|user|too|self|expected|using|with|authentication|authorization|rotation"
+    r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
+    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
+    r"|(?:self|os|this|config|cfg|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
+    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*"
+    r"|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/(?:tmp|root|home|opt|app|data|srv|work)"
+    r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]",
+    re.IGNORECASE,
+)
+_PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
+    r"0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w"
+    r"|sha\d+[:-]",
+    re.IGNORECASE,
+)
+_PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
+    r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
+    r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
+)
+_DIGEST_BEFORE = re.compile(r"(?:\bid|_id|Id|(?i:sha\d+|hash|tx\w*|digest|fingerprint|etag|integrity))\W{1,4}$")
+_FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
+_OTHER_THING = re.compile(  # token_type, secretName, password_file
+    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn|ref"
+    r"|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|scope|policy|mode|method"
+    r"|format)s?(?![a-z]))"
+)
+_SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
+    r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|str|prod|dev"
+    r"|test|live|staging|main|default|key|(?-i:[A-Z]{1,3})))*"
+)
+_SECRET_NAME = re.compile(  # of an environment variable
+    r"(?i)webhook|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
+    r"(?!.*_(?:file|path|dir|id|name|type|count|ttl)$)"
+)
+Hit = re.Match[str]
+
+
+def _is_random(value: str, least: int = 8) -> bool:
+    """Whether a value is more than words, numbers, a name, a path or a date."""
+    if len(value) < least or _NOTHING.fullmatch(value) or _PUBLIC.match(value):
+        return False
+    pieces = re.split(r"[^A-Za-z0-9]+", value)
+    return bool(re.search(r"\w[!#^~*]\w|\d[!#^~*]", value)) or not all(_PLAIN_WORD.fullmatch(piece) for piece in pieces)
+
+
+def _is_dense(value: str, least: int = 16) -> bool:
+    """Whether upper case, lower case and digits alternate as they do in base64 and in no class name."""
+    kinds = re.sub(r"\d", "0", re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", value)))
+    changes = sum(kinds.count(pair) for pair in ("aA", "Aa", "a0", "0a", "A0", "0A"))
+    mixed = {"a", "A", "0"} <= set(kinds) and not re.fullmatch(r"(?:0x)?[0-9a-fA-F]+", value)
+    return mixed and len(value) >= least and changes >= 0.37 * len(value)
+
+
+def _always(hit: Hit) -> bool:
+    return not _NOTHING.fullmatch(hit["s"])
+
+
+def _random(hit: Hit) -> bool:
+    return any(_is_random(part) for part in re.split(r"[\s\"',]+", hit["s"]))
+
+
+def _dense(hit: Hit) -> bool:
+    return _is_dense(hit["s"]) and not _DIGEST_BEFORE.search(hit.string[max(0, hit.start() - 16) : hit.start()])
+
+
+def _credential(hit: Hit) -> bool:
+    """Authorization: a known scheme and anything, or another one and something random."""
+    scheme, _, rest = hit["s"].partition(" ")
+    known = re.fullmatch(r"(?i)basic|bearer|digest|token|api-?key|negotiate|ntlm|hawk|oauth|aws4\S+", scheme)
+    return bool(known and rest and not _NOTHING.fullmatch(rest)) or _random(hit)
+
+
+def _labelled(hit: Hit) -> bool:
+    """Whether label, suffix, separator and value together say: a secret."""
+    name, value = hit["name"], hit["s"].strip()
+    label = list(_ANY_LABEL.finditer(name))[-1]
+    suffix, kind = name[label.end() :], label.lastgroup
+    same = _SAME_THING.fullmatch(suffix)
+    camel = name[label.end() - 1].islower() and suffix[:1].isupper()
+    glued = suffix[:1].isalpha() and not camel and not same  # secretary, tokenizer
+    if glued or _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
+        return False
+    flag = hit["soft"] and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
+    prose = hit["soft"] and not flag and not (hit["q"] and name.lower().startswith("passw"))
+    if kind == "key":
+        return _is_dense(value)
+    if kind == "weak" and hit["q"] and not prose and re.fullmatch(r"(?=.*\d)[a-z][A-Za-z\d]{6,}", value):
+        return True
+    if kind == "weak" or prose or not same:
+        return _is_random(value)
+    if hit["q"] or flag or (kind == "strong" and label[0].lower().startswith("p")):
+        return len(value) > 2
+    if "=" in hit["sep"]:
+        return not re.fullmatch(r"[\d./%]+", value)
+    return _is_random(value, 6) or (kind == "strong" and len(value) > 12)
+
+
+_BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
+_LABEL = (
+    r"(?:(?P<strong>passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|account|shared|auth|subscription|consumer|listen"
+    r"|licen[cs]e)[ _.-]?key)|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
+    rf"|(?P<weak>token|credential|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
+    rf"|sess(?:ion)?id)|(?P<key>{_BEFORE}key))"
+)
+_ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
+_SEPARATOR = (
+    r"(?P<sep>(?:\\*[\"'`]{0,2}|%2[27]|&quot;)\]?[ \t]*"
+    r"(?:=>|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:|%3[AD]|\\u003[ad])(?:%2[27]|&quot;|[ \t]*)"
+    r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\bvalue\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
+    r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])"  # ('password', 'x')
+    r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^<>\n]{0,300}</))"
+    r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
+    r"|[ \t]+(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?(?:(?:is|was)[ \t:]+|:[ \t]*)?))"
+)
+_VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
+    r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_]{1,20}\()?[bru]{0,2}"
+    r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
+    r"(?P<s>(?(xml)[^<\n]+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
+    r"|(?:(?!%22|%26[\w.-]*%3D|&quot;)(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
+    r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w))){1,120}+)))"
+)
+_OPTIONS = r"[^\n|;]{0,200}?[ \t\"']"
+_BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
+_USER = r"[^\s:/@\"'<>]"
+_QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
+_THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
+
+# Group s of the expression goes if the function agrees. Labels come late: a label inside a URL, a header or a
+# key block would end the secret too early.
+_RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
+    (re.compile("".join(expressions), re.IGNORECASE), agrees)
+    for agrees, *expressions in (
+        # PEM, also without its end
+        (bool, r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----(?P<s>.*?(?=-----END)|",
+         rf"(?:(?:\\+[nr]|\s)*[A-Z][\w-]+:[ ]\S+)*+{_BODY}*+(?:(?:\\+[nr]|\s)+[\w+/]+={{1,2}})?)"),
+        # PEM without its beginning; the words before the base64 stay
+        (bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
+        # seed phrases: numbered words, or words with one and the same gap
+        (_always, r"(?:mnemonic|seed|recovery|backup|wallet)[\w ]{0,20}\W{1,6}",
+         r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+",
+         r"|[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)"),
+        (_credential, r"\bauthorization\\*[\"']?[ \t]*(?:[:=,]|%3A)[ \t]*[\[(]?[ \t]*(?:b?(?P<q>\\*[\"']))?",
+         r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
+         r"(?:(?:[\w-]+=\\*\"[^\"\n]*\"|[^\s\"',\])}]+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
+        (_always, r"\bcookie\\*[\"']?[ \t]*[:=][ \t]*\[?b?\\*[\"']?(?P<s>(?!max-age|path=|domain)",
+         r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
+        # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
+        (_always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
+         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\()",
+         r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
+         r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
+        (_random, r"(?:\b(?:bearer|basic)(?:[ \t]+|%20)|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
+         r"|/services/(?=T\w+/B)|/(?:webhook\w*|hooks?|ping|trigger\w*)/)(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+        # what shows by itself: JWT, Discord and Telegram bots, the user of a Sentry DSN, vendors' prefixes
+        (_random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b[MNO][\w-]{22,}\.[\w-]{5,8}\.[\w-]{25,}",
+         r"|(?<=://)[\w-]{16,200}(?=@)",
+         r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
+         r"(?:A[KS]IA(?=[A-Z0-9]{12})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
+         r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|lin_api|ntn|dckr_pat|rubygems",
+         r"|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
+         r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
+        # arguments without names
+        (_random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create)",
+         r"\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
+         rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
+        # command lines and statements in which the password has no label of its own
+        (_always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
+         rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
+         rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry) login)\b{_OPTIONS}-p{_THEN}",
+         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]+:(?!\d+(?![^\s\"\']))",
+         rf"|(?:\bauth=|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:",
+         r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|\w*passwd))",
+         r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
+         r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
+         r"[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
+         rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
+        # one-time codes, which are digits: "code" alone is an exit or error code
+        (_always, r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin))?",
+         r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
+         r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))\\*[\"']?",
+         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*\\*[\"']?(?:G-)?",
+         r"|(?<![\w.-])(?=\d[\d -]{3,7} (?:is|as) your\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
+        (_labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        # bare base64, but no mangled C++ or Rust name
+        (_dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR])(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
+    )
+)  # fmt: skip
+
+
+_MORE = re.compile(r"(?:[\w+/=%.]|-(?!-))*")
+
+
+def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool]) -> str:
+    """The text with group s of every accepted hit replaced; a hit not accepted may hold another one."""
+    parts, done, at = [], 0, 0
+    while hit := pattern.search(text, at):
+        start, end = hit.span("s")
+        if end > start and is_secret(hit):
+            more = _MORE.match(text, end) if end - start >= 120 else None  # a bare value is read that far
+            end = more.end() if more else end
+            parts += [text[done:start], REDACTED]
+            done = at = end
+        else:
+            at = start if "sep" in pattern.groupindex else hit.end()
+    return "".join([*parts, text[done:]])
+
+
+def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of the variables whose name looks secret, longest first."""
+    values = {value for name, value in environ.items() if _SECRET_NAME.search(name)}
+    # short or plain words (postgres, changeme) would blank half the report
+    long = {value for value in values if len(value) >= (12 if value.isalpha() else 8)}
+    return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
+
+
+def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
+    """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's."""
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    for secret in environment_secrets(os.environ) if secrets is None else secrets:
+        text = text.replace(secret, REDACTED) if secret else text
+    for pattern, is_secret in _RULES:
+        text = _strike(text, pattern, is_secret)
+    return text
+
+
+_ESC = r"(?:\x1b|(?<!\\)\\++(?:u001b|x1b|033|e))"  # also as JSON, Python and shell write it
+_ANSI = re.compile(
+    rf"(?i)(?:{_ESC}\[|\x9b)[0-?]*+[ -/]*+[@-~]"
+    rf"|(?:{_ESC}\]|\x9d)[^\x07\x1b\x9c\\]*+(?:\x07|\x9c|{_ESC}\\+|\\+(?:u0007|x07|a))"
+)
+
+
+def _clean(text: str) -> str:
+    """One line without controls, without what reorders or hides text, without the start of a comment."""
+    kept: list[str] = []
+    marks = 0
+    for char in text:
+        kind = "Z" if char.isspace() else unicodedata.category(char)[0]
+        if kind != "C":
+            marks = marks + 1 if kind == "M" else 0
+            kept.append(" " if kind == "Z" else char if marks <= 2 else "")
+    return "".join(kept).replace("<!--", "<! --")
+
+
+def excerpt(line: str | bytes, limit: int = 120, secrets: Collection[str] | None = None) -> str:
+    """A log line as one safe line of at most limit characters: cleaned, redacted, shortened."""
+    head = line[:EXCERPT_MAX]
+    text = head.decode("utf-8", "replace") if isinstance(head, bytes) else head
+    if len(line) > EXCERPT_MAX:  # half a token is no longer recognised as one: cut before it
+        text = text[: max(len(text) - 256, *(text.rfind(stop) + 1 for stop in " \t\n\"'"))] + "…"
+    text = redact(_clean(_ANSI.sub("", text)), secrets).strip()
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def code_span(text: str, table: bool = True) -> str:
+    """The text as a Markdown code span; in a table only an escaped | does not end the cell."""
+    text = _clean(text) or " "
+    if table:  # engines disagree on \\|, so a pipe behind a backslash is replaced
+        text = re.sub(r"\\\|", "\\\\¦", text).replace("|", r"\|")
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.strip() and {text[0], text[-1]} & {"`", " "} else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 # ---------------------------------------------------------------------------------------------- tally
@@ -1273,7 +1623,8 @@ class Tally:
     at most SHAPES_MAX are told apart.
     """
 
-    def __init__(self, patterns: Sequence[str], sampled: int) -> None:
+    def __init__(self, patterns: Sequence[str], sampled: int, hiding: Mapping[int, str] | None = None) -> None:
+        self.hiding = hiding or {}  # bits of patterns whose lines are to be left out, in the sources of a glob
         self.questions = [question(pattern) for pattern in patterns]
         self.sampled = sampled  # excerpts are kept for as many of the first patterns
         self.sources: dict[str, SourceTally] = {}
@@ -1373,6 +1724,7 @@ class SourceTally:
     def __init__(self, tally: Tally, name: str) -> None:
         self.tally = tally
         self.name = name
+        self.hidden = sum(1 << bit for bit, glob in tally.hiding.items() if fnmatch.fnmatchcase(name, glob))
         self.lines = self.characters = 0
         self.found: Counter[Finding] = Counter()  # lines
         self.continued: Counter[Finding] = Counter()  # those of them that belong to the event before
@@ -1439,6 +1791,8 @@ class SourceTally:
         for kind in kinds if wanted else ():
             finding = self.tally.known[kind]
             answers = self.tally.settle(first[kind], finding).answers if finding.open else finding.answers
+            if answers & self.hidden:
+                continue
             for kept in (kept for bit, kept in wanted.items() if answers >> bit & 1 and len(kept) < SAMPLES):
                 kept.setdefault(re.sub(rb"\S*\d\S*", b"", first[kind][:400]), first[kind][: EXCERPT_MAX * 4])
 
@@ -1447,11 +1801,26 @@ class SourceTally:
         self.ended = True
         self.state, self.reason = ("empty", "") if state == "whole" and not self.lines else (state, reason)
 
-    def count(self, bit: int, hidden: int = 0) -> int:
-        """How many lines match a pattern and none of those whose bits are set in `hidden`."""
+    def count(self, bit: int, *, quiet: bool = False) -> int:
+        """How many lines match a pattern and are not hidden; `quiet`: only those that declare a level of no alarm."""
         return sum(
-            n for finding, n in self.found.items() if finding.answers >> bit & 1 and not finding.answers & hidden
+            count
+            for finding, count in self.found.items()
+            if finding.answers >> bit & 1
+            and not finding.answers & self.hidden
+            and (not quiet or (finding.meaning.declared and finding.meaning.level == "info"))
         )
+
+    def hides(self, bit: int) -> int:
+        """How many lines a rule hides."""
+        hidden = self.hidden & 1 << bit
+        return sum(count for finding, count in self.found.items() if finding.answers & hidden)
+
+    def events(self) -> Iterator[tuple[Finding, int]]:
+        """The lines that are not hidden and that begin an event, with how many there are."""
+        for finding, count in self.found.items():
+            if not finding.answers & self.hidden and (events := count - self.continued[finding]):
+                yield finding, events
 
     def coverage(self) -> Coverage:
         """How much of this source was read."""
@@ -1466,7 +1835,7 @@ class SourceTally:
         )
 
 
-# ---------------------------------------------------------------------------------------------- judge
+# ---------------------------------------------------------------------------------------------- compare
 
 
 def health_score(counts: Mapping[str, int], signals: Iterable[Signal] = SIGNALS) -> float:
@@ -1488,44 +1857,54 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
 
     `now` has a time zone; the lookback ends there. `show` is told of the progress.
     """
-    tally = Tally([s.pattern for s in settings.signals] + list(settings.subsystems.values()), len(settings.signals))
+    rules = [rule for rule in settings.ignore if not rule.expired(now.date())]
+    patterns = [s.pattern for s in settings.signals] + list(settings.subsystems.values())
+    hiding = {len(patterns) + i: rule.container for i, rule in enumerate(rules)}
+    tally = Tally(patterns + [rule.pattern for rule in rules], len(settings.signals), hiding)
+    facts = collect(settings, tally, now, show)
+    sources = list(tally.sources.values())
+    order = list(STATES)
+    coverage = sorted((source.coverage() for source in sources), key=lambda c: (order.index(c.state), c.name))
+    if not any(source.lines or not STATES[source.state] for source in coverage):
+        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3])
+        raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
+    counts = {"lines": sum(source.lines for source in coverage)}
+    counts |= {signal.key: sum(s.count(bit) for s in sources) for bit, signal in enumerate(settings.signals)}
+    history = read_history(settings, f"{now:%Y-%m-%d}")
+    problems, gone = find_problems(tally, history)
+    subsystems = enumerate(settings.subsystems, len(settings.signals))
+    return Analysis(
+        generated=now,
+        settings=settings,
+        counts=counts,
+        subsystems={label: sum(source.count(bit) for source in sources) for bit, label in subsystems},
+        score=health_score(counts, settings.signals),
+        anomalies=find_anomalies(tally, settings, counts),
+        coverage=tuple(coverage),
+        facts=tuple(facts),
+        levels=count_levels(sources),
+        problems=problems,
+        compared=tuple(run.date for run in history),
+        gone=gone,
+        losses=find_losses(sources, settings.signals),
+        ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
+    )
+
+
+def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> list[Facts]:
+    """Read all sources into the tally within the time limit; what the engine says of the containers."""
     until = time.monotonic() + settings.timeout_s
 
     def tick() -> None:
         show(tally.sources.values(), until - time.monotonic())
 
-    facts: list[Facts] = []
     if settings.inputs:
         collect_inputs(settings, tally, until, tick)
-    else:
-        since = int(now.timestamp()) - settings.days * 86_400
-        collector = Collector(settings, tally, since, until)
-        collector.find()
-        collector.read(tick)
-        facts = collector.facts
-    order = list(STATES)
-    coverage = sorted((s.coverage() for s in tally.sources.values()), key=lambda c: (order.index(c.state), c.name))
-    if not any(source.lines or not STATES[source.state] for source in coverage):
-        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3])
-        raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
-    counts = {"lines": sum(source.lines for source in coverage)}
-    counts |= {
-        signal.key: sum(source.count(bit) for source in tally.sources.values())
-        for bit, signal in enumerate(settings.signals)
-    }
-    return Analysis(
-        generated=now,
-        settings=settings,
-        counts=counts,
-        subsystems={
-            label: sum(source.count(bit) for source in tally.sources.values())
-            for bit, label in enumerate(settings.subsystems, len(settings.signals))
-        },
-        score=health_score(counts, settings.signals),
-        anomalies=find_anomalies(tally, settings, counts),
-        coverage=tuple(coverage),
-        facts=tuple(facts),
-    )
+        return []
+    collector = Collector(settings, tally, int(now.timestamp()) - settings.days * 86_400, until)
+    collector.find()
+    collector.read(tick)
+    return collector.facts
 
 
 def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) -> tuple[Anomaly, ...]:
@@ -1534,28 +1913,93 @@ def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) 
     for bit, sig in enumerate(settings.signals):
         if sig.threshold is None or counts[sig.key] < sig.threshold:
             continue
-        by_count = sorted(tally.sources.values(), key=lambda source: -source.count(bit))
-        sources = [source for source in by_count if source.count(bit)]
+        sources = most(tally.sources.values(), bit)
         # One from each of the worst sources first, then their next ones.
-        rounds = (source for place in range(SAMPLES) for source in sources if len(source.samples[bit]) > place)
-        picked = Counter[str]()
-        excerpts = []
-        for source in islice(rounds, SAMPLES):
-            excerpts.append((source.name, excerpt(list(source.samples[bit].values())[picked[source.name]])))
-            picked[source.name] += 1
+        samples = [[(source.name, excerpt(line)) for line in source.samples[bit].values()] for source in sources]
+        excerpts = [sample for row in zip_longest(*samples) for sample in row if sample]
         text = sig.anomaly.format(label=sig.label, count=counts[sig.key], period=settings.period)
         names = tuple(source.name for source in sources)
-        anomalies.append(Anomaly(signal=sig, count=counts[sig.key], text=text, excerpts=tuple(excerpts), sources=names))
+        anomalies.append(
+            Anomaly(signal=sig, count=counts[sig.key], text=text, excerpts=tuple(excerpts[:SAMPLES]), sources=names)
+        )
     return tuple(sorted(anomalies, key=lambda anomaly: -anomaly.signal.weight))
+
+
+def most(sources: Iterable[SourceTally], bit: int) -> list[SourceTally]:
+    """The sources with lines that match a pattern, most first."""
+    return sorted((source for source in sources if source.count(bit)), key=lambda source: -source.count(bit))
+
+
+def find_losses(sources: Sequence[SourceTally], signals: Iterable[Signal]) -> tuple[Loss, ...]:
+    """Where the documented score lost its points, most first."""
+    losses = [
+        Loss(
+            signal=sig,
+            points=sig.weight * sum(source.count(bit) for source in sources),
+            sources=tuple(source.name for source in most(sources, bit)[:3]),
+            quiet=sum(source.count(bit, quiet=True) for source in sources),
+        )
+        for bit, sig in enumerate(signals)
+    ]
+    return tuple(sorted((loss for loss in losses if loss.points), key=lambda loss: -loss.points))
+
+
+def count_levels(sources: Iterable[SourceTally]) -> dict[str, tuple[int, int]]:
+    """Events by level, worst first: (declared, guessed)."""
+    levels = {name: [0, 0] for name in SEVERITIES}
+    for finding, count in (row for source in sources for row in source.events()):
+        levels[finding.meaning.level][not finding.meaning.declared] += count
+    return {name: (declared, guessed) for name, (declared, guessed) in levels.items()}
+
+
+def find_problems(tally: Tally, history: Sequence[Run]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """Events of level warning and above by template, changed ones first, then most first; and what is gone.
+
+    Shapes are merged together with the templates of earlier runs, so that the same problem has the same template.
+    """
+    shapes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    levels: dict[str, str] = {}
+    for source in tally.sources.values():
+        for finding, count in source.events():
+            if name := finding.meaning.shape:
+                shapes[name][source.name] += count
+                levels[name] = min(levels.get(name, "info"), finding.meaning.level, key=SEVERITIES.index)
+    earlier = {name for run in history for name in run.problems}
+    merged = merge_shapes((shapes.keys() | earlier) - {OTHER}) | {OTHER: OTHER}
+    lines = sum(source.lines for source in tally.sources.values())
+    rates = [Counter[str]() for _ in history]
+    for run, rate in zip(history, rates, strict=True):
+        for name, count in run.problems.items():
+            rate[merged[name]] += count * lines / max(run.lines, 1)  # type: ignore[assignment]  # a Counter of rates
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(shapes):
+        groups[merged[name]].append(name)
+    problems = [
+        Problem(
+            template=excerpt(template, SHAPE_MAX),
+            level=min((levels[name] for name in names), key=SEVERITIES.index),
+            count=sum(shapes[name].total() for name in names),
+            sources=dict(sum((shapes[name] for name in names), Counter[str]()).most_common()),
+            example=excerpt(tally.examples[names[0]]),
+            earlier=max((rate[template] for rate in rates), default=0.0) if history and template != OTHER else None,
+        )
+        for template, names in groups.items()
+    ]
+    last = Counter({merged[name]: count for name, count in history[-1].problems.items()}) if history else Counter[str]()
+    gone = [name for name, count in last.most_common() if count >= CHANGED_FROM and name not in groups]
+    order = sorted(problems, key=lambda p: (not p.changed, SEVERITIES.index(p.level), -p.count, p.template))
+    return tuple(order), tuple(gone)
 
 
 def recommend(analysis: Analysis) -> list[str]:
     """What to do, as Markdown, following from the figures alone."""
-    advice = []
-    for anomaly in analysis.anomalies:
-        if anomaly.signal.advice:
-            most = ", ".join(code_span(excerpt(name)) for name in anomaly.sources[:3])
-            advice.append(f"{anomaly.signal.advice}. Most of them: {most}.")
+    advice = [
+        f"{anomaly.signal.advice}. Most of them: {named(anomaly.sources)}."
+        for anomaly in analysis.anomalies
+        if anomaly.signal.advice
+    ]
+    if analysis.changed:
+        advice.insert(0, f"New or much more frequent: {len(analysis.changed)} problem(s). Look at these first.")
     if analysis.partial:
         advice.append("Not everything was read, so the figures are too low: see Coverage.")
     if not analysis.counts["lines"]:
@@ -1567,26 +2011,10 @@ def recommend(analysis: Analysis) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- render
 
-ANSI = re.compile(
-    r"(?:\x1b|\x9b|\\u001b|\\x1b|\\033|\\e)(?:\][^\x07\x1b\\]*(?:\x07|\x1b\\)?|\[?[0-?]*[ -/]*[@-~]?)", re.IGNORECASE
-)
 
-
-def excerpt(line: str | bytes, limit: int = 120) -> str:
-    """A log line made safe to show: cleaned, on one line, at most `limit` characters; as text, not as Markdown."""
-    text = line[: EXCERPT_MAX * 4].decode(errors="replace") if isinstance(line, bytes) else line
-    text = re.sub(r"\s+", " ", ANSI.sub("", text[:EXCERPT_MAX]))
-    text = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cs", "Cn"}).strip()
-    text = re.sub(r"([\u0300-\u036f]{2})[\u0300-\u036f]+", r"\1", text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def code_span(text: str) -> str:
-    """Text as a Markdown code span that nothing in it can end."""
-    runs = [len(run) for run in re.findall("`+", text)]
-    fence = "`" * (max(runs, default=0) + 1)
-    pad = " " if not text.strip() or text[0] in "` " or text[-1] in "` " else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
+def named(sources: Iterable[str], most: int = 3) -> str:
+    """The first few names as code spans."""
+    return ", ".join(code_span(excerpt(name)) for name in list(sources)[:most])
 
 
 def cell(text: str) -> str:
@@ -1611,6 +2039,10 @@ def render_section(analysis: Analysis) -> str:
         ),
         "### AI Subsystem Activity",
         _table(("Subsystem", "Events"), analysis.subsystems.items()),
+        *_render_levels(analysis),
+        *_render_problems(analysis),
+        *_render_losses(analysis.losses),
+        *_render_ignored(analysis),
         *_render_coverage(analysis.coverage),
         *_render_facts(analysis.facts),
         "### 🔍 Detected Anomalies",
@@ -1625,6 +2057,65 @@ def render_section(analysis: Analysis) -> str:
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, int]]) -> str:
     lines = [f"| {head[0]} | {head[1]} |", "|---|---:|"]
     return "\n".join(lines + [f"| {cell(label)} | {count:,} |" for label, count in rows])
+
+
+def _render_levels(analysis: Analysis) -> list[str]:
+    """What the lines say of themselves; a stack trace is one event."""
+    rows = [f"| {name} | {declared:,} | {guessed:,} |" for name, (declared, guessed) in analysis.levels.items()]
+    text = f"Problem lines: {analysis.problem_rate:,} per 10,000 (level warning and above; a stack trace counts once)."
+    return ["### Declared Levels", "\n".join(["| Level | Declared | Guessed |", "|---|---:|---:|", *rows]), text]
+
+
+def _render_problems(analysis: Analysis) -> list[str]:
+    """The changed problems with an excerpt each, then the most frequent ones."""
+    changed, parts = analysis.changed, ["### Changed Problems"]
+    if changed is None:
+        parts.append("no history yet: the next run compares with this one.")
+    elif not changed:
+        parts.append(f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}.")
+    rows = []
+    for problem in (changed or ())[:TABLE_MAX]:
+        before = f"{problem.earlier:,.0f} at most before" if problem.earlier else "never before"
+        rows.append(f"- 🆕 **{problem.count:,} × {problem.level}** ({before}) in {named(problem.sources)}")
+        rows.append(f"  - {code_span(problem.template, table=False)}\n  - {code_span(problem.example, table=False)}")
+    rows += [f"- … and {len(changed) - TABLE_MAX} more"] if changed and len(changed) > TABLE_MAX else []
+    parts += ["\n".join(rows)] if rows else []
+    if analysis.gone:
+        example = code_span(analysis.gone[0], table=False)
+        parts.append(f"Gone since {analysis.compared[-1]}: {len(analysis.gone)}, such as {example}.")
+    table = [
+        f"| {p.count:,} | {p.level} | {code_span(p.template)} | {named(p.sources)} |"
+        for p in analysis.problems
+        if not p.changed
+    ]
+    head = ["| Count | Level | Problem | Where |", "|---:|---|---|---|"]
+    return parts + (["### Top Problems", *_shortened(head, table)] if table else [])
+
+
+def _render_losses(losses: Sequence[Loss]) -> list[str]:
+    """Where the documented score lost its points."""
+    rows = [
+        f"| {cell(loss.signal.label)} | {loss.points:,.1f} | {named(loss.sources)} | {loss.quiet:,} |"
+        for loss in losses
+    ]
+    head = ["| Signal | Points Lost | Mostly From | Lines That Declare INFO or DEBUG |", "|---|---:|---|---:|"]
+    return ["### Where the Score Went", *_shortened(head, rows)] if rows else []
+
+
+def _render_ignored(analysis: Analysis) -> list[str]:
+    """What each rule hid, and the rules that hide nothing any more."""
+    rows = []
+    for rule in analysis.settings.ignore:
+        hidden = analysis.ignored.get(rule)
+        state = (
+            f"expired on {rule.until}, hides nothing"
+            if hidden is None
+            else f"{hidden:,} lines hidden"
+            if hidden
+            else "matched nothing"
+        )
+        rows.append(f"- {code_span(excerpt(rule.pattern), table=False)} ({cell(rule.reason)}): {state}")
+    return ["### Ignored", "\n".join(rows)] if rows else []
 
 
 def _render_coverage(coverage: Sequence[Coverage]) -> list[str]:
@@ -1659,7 +2150,7 @@ def _render_anomalies(anomalies: Iterable[Anomaly]) -> Iterator[str]:
     for anomaly in anomalies:
         yield f"- {anomaly.text}"
         for name, text in anomaly.excerpts:
-            yield f"  - {code_span(excerpt(name))}: {code_span(text)}"
+            yield f"  - {code_span(excerpt(name), table=False)}: {code_span(text, table=False)}"
 
 
 def render_json(analysis: Analysis) -> str:
@@ -1674,6 +2165,19 @@ def render_json(analysis: Analysis) -> str:
         "partial": analysis.partial,
         "metrics": dict(analysis.counts),
         "subsystems": dict(analysis.subsystems),
+        "levels": {name: {"declared": d, "guessed": g} for name, (d, g) in analysis.levels.items()},
+        "problem_lines_per_10000": analysis.problem_rate,
+        "problems": [_problem(problem) for problem in analysis.problems[:PROBLEMS_MAX]],
+        "changed_problems": None if analysis.changed is None else [_problem(problem) for problem in analysis.changed],
+        "gone_problems": list(analysis.gone),
+        "losses": [
+            {"signal": loss.signal.key, "points": round(loss.points, 1), "quiet": loss.quiet}
+            for loss in analysis.losses
+        ],
+        "ignored": [
+            {"pattern": excerpt(rule.pattern), "reason": excerpt(rule.reason), "hidden": analysis.ignored.get(rule)}
+            for rule in analysis.settings.ignore
+        ],
         "anomalies": [
             {
                 "signal": anomaly.signal.key,
@@ -1693,11 +2197,18 @@ def render_json(analysis: Analysis) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
+def _problem(problem: Problem) -> dict[str, Any]:
+    sources = {excerpt(name): count for name, count in problem.sources.items()}
+    return {key: getattr(problem, key) for key in ("template", "level", "count", "example")} | {"sources": sources}
+
+
 def render_prometheus(analysis: Analysis) -> str:
     """Gauges for node_exporter's textfile collector: a count over a window may fall."""
     families: dict[str, tuple[str, list[tuple[str, float]]]] = {
         "score": ("Health score from 0 to 100.", [("", analysis.score)]),
         "partial": ("Whether some logs could not be read whole.", [("", int(analysis.partial))]),
+        "problem_lines_per_10000": ("Problem events in 10,000 lines.", [("", analysis.problem_rate)]),
+        "changed_problems": ("Problems that are new or much more frequent.", [("", len(analysis.changed or ()))]),
         "lines": ("Log lines read.", [("", analysis.counts["lines"])]),
         "signal_lines": (
             "Log lines that match a signal.",
@@ -1776,6 +2287,35 @@ def replace_section(report: bytes, section: str, suffix: str) -> bytes:
     return report + gap + new
 
 
+def read_history(settings: Settings, before: str = "9999") -> list[Run]:
+    """The earlier runs over the same kind of source, oldest first; what cannot be read is no run."""
+    suffix = "_input" if settings.inputs else ""
+    runs = []
+    for path in sorted(settings.status.glob(f"health_????-??-??{suffix}.json")):
+        date = path.name[7:17]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            document = json.loads(path.read_bytes())
+            counts = {str(row["template"]): int(row["count"]) for row in document.get("problems", [])}
+            run = Run(date=date, lines=int(document["metrics"]["lines"]), problems=counts, document=document)
+            runs += [run] if date < before else []
+    return runs[-HISTORY_MAX:]
+
+
+def render_history(runs: Sequence[Run]) -> str:
+    """The earlier runs as a table, with the scores as a sparkline."""
+    bars = "▁▂▃▄▅▆▇█"
+    rows = [f"{'Date':10}  {'Score':>5}  {'per 10,000':>10}  {'Changed':>7}  Rating"]
+    scores = []
+    for run in runs:
+        score, changed = float(run.document.get("score") or 0), run.document.get("changed_problems")
+        count = "–" if changed is None else str(len(changed))
+        partial = " (partial)" if run.document.get("partial") else ""
+        rate = run.document.get("problem_lines_per_10000", "–")
+        rows.append(f"{run.date}  {score:5.1f}  {rate:>10}  {count:>7}  {rating(score)}{partial}")
+        scores.append(bars[min(int(score / 12.5), 7)])
+    return "\n".join([*rows, "", f"Score  {''.join(scores)}"]) if runs else "no runs yet"
+
+
 def publish(analysis: Analysis) -> Path:
     """Write report and JSON; the report's path. The caller holds the lock."""
     settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
@@ -1793,9 +2333,19 @@ class DeliveryError(AnalyzerError):
         super().__init__(message, 3)
 
 
+def alert_due(analysis: Analysis) -> bool:
+    """Whether the score is too low or, if so configured, whether something changed."""
+    if analysis.settings.alert_on == "change" and analysis.changed is not None:
+        return bool(analysis.changed)
+    return analysis.score < analysis.settings.alert_below
+
+
 def alert_text(analysis: Analysis) -> str:
-    """Score, rating and the five heaviest anomalies, as plain text."""
+    """What changed, then score, rating and the five heaviest anomalies, as plain text."""
     lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}"]
+    for problem in (analysis.changed or ())[:5]:
+        where = ", ".join(excerpt(name) for name in list(problem.sources)[:3])
+        lines.append(f"🆕 {problem.count:,} × {problem.level} in {where}: {problem.template}")
     lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
     return "\n".join(lines)
 
@@ -1843,7 +2393,7 @@ def send_alert(settings: Settings, text: str) -> None:
     thread.join(ALERT_DEADLINE_S)
     reason = outcome[0] if outcome else f"no answer within {ALERT_DEADLINE_S:.0f} s"
     if reason:
-        raise DeliveryError(f"the alert was not delivered ({reason}); the report is written")
+        raise DeliveryError(f"the alert was not delivered: {reason}")
 
 
 def _post(url: str, body: dict[str, Any]) -> str:
@@ -1852,6 +2402,8 @@ def _post(url: str, body: dict[str, Any]) -> str:
         import requests
     except ImportError:
         return "the package requests is missing: pip install requests"
+    except Exception as error:  # noqa: BLE001  # half installed
+        return f"the package requests is broken ({type(error).__name__}): pip install --force-reinstall requests"
     try:
         answer = requests.post(
             url,
@@ -1873,8 +2425,12 @@ NUMBER: Kind = ("a number of 0 or more", lambda v: type(v) in {int, float} and 0
 COUNT: Kind = ("a whole number of 1 or more", lambda v: type(v) is int and v >= 1)
 PATTERN: Kind = ("a pattern", lambda v: isinstance(v, str))
 TEXTS: Kind = ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(text, str) for text in v))
+TEXT: Kind = ("a text", lambda v: isinstance(v, str) and bool(v.strip()))
+TABLES: Kind = ("a list of tables", lambda v: isinstance(v, list) and all(isinstance(rule, dict) for rule in v))
+DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
+ON: Kind = ("score or change", lambda v: v in {"score", "change"})
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
-CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert")
+CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "ignore")
 CONFIG_NAME = "ai_log_analyzer.toml"
 
 
@@ -1896,9 +2452,11 @@ def read_dotenv(path: Path) -> dict[str, str]:
     except OSError as error:
         raise AnalyzerError(f"{path} cannot be read: {error.strerror}", 2) from None
     rows = re.findall(
-        r"^[ \t]*(?:export[ \t]+)?(QT_\w+)[ \t]*=[ \t]*(\"[^\"\n]*\"|'[^'\n]*'|[^\n]*?)[ \t\r]*$", text, re.MULTILINE
+        r"^[ \t]*(?:export[ \t]+)?(QT_\w+)[ \t]*=(?:[ \t]*(?:\"([^\"\n]*)\"|'([^'\n]*)')[ \t]*(?:#.*)?$|(.*)$)",
+        text,
+        re.MULTILINE,
     )
-    return {name: value[1:-1] if value[:1] in {'"', "'"} else re.sub(r"\s+#.*", "", value) for name, value in rows}
+    return {name: double or single or re.sub(r"\s+#.*", "", bare).strip() for name, double, single, bare in rows}
 
 
 def read_config(path: Path | None, root: Path) -> dict[str, Any]:
@@ -1930,7 +2488,7 @@ def check_pattern(pattern: str, name: str) -> None:
     """Refuse what is no expression, and what matches the empty line and so every line."""
     try:
         empty = re.compile(pattern.encode(), re.IGNORECASE).search(b"")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise AnalyzerError(f"configuration: {name} is not a valid pattern: {excerpt(str(error))}", 2) from None
     if empty:
         raise AnalyzerError(f"configuration: {name} matches every line; make the pattern narrower", 2)
@@ -1950,7 +2508,7 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         signals[key] = replace(signals[key], threshold=threshold)
     sources = _part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
     globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
-    alert = _part(config, "alert", ("below", "format"), None)
+    alert = _part(config, "alert", ("below", "format", "on"), None)
     below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
     form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
     return replace(
@@ -1960,7 +2518,18 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         **globs,
         alert_below=float(below),
         alert_format=form,
+        alert_on=checked(alert.get("on", settings.alert_on), "[alert] on", ON),
+        ignore=tuple(_ignore_rule(rule) for rule in checked(config.get("ignore", []), "[[ignore]]", TABLES)),
     )
+
+
+def _ignore_rule(rule: Mapping[str, Any]) -> Ignore:
+    for key, value in rule.items():
+        known_key(key, ("pattern", "reason", "container", "until"), "[[ignore]] ")
+        checked(value, f"[[ignore]] {key}", {"pattern": PATTERN, "until": DATE}.get(key, TEXT))
+    for key in ("pattern", "reason"):
+        checked(rule.get(key), f"[[ignore]] {key}", TEXT)
+    return Ignore(**rule)
 
 
 def _part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
@@ -1987,6 +2556,8 @@ def check_webhook(url: str) -> str:
     """The URL if a message may be sent there: https, or plain http to this machine. It is never shown."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
+        if parts.hostname == "hooks.slack.com" and parts.path.startswith(("/workflows/", "/triggers/")):
+            raise AnalyzerError("QT_ALERT_WEBHOOK is a Slack workflow; make an incoming webhook (/services/…)", 2)
         loopback = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if not url or loopback or (parts.scheme == "https" and parts.hostname and parts.port != 0):
             return url
@@ -2053,6 +2624,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--config", type=Path, metavar="FILE", help=f"configuration (ROOT/{CONFIG_NAME})")
     add("--dry-run", action="store_true", help="print the section; write and send nothing")
     add("--no-alert", action="store_true", help="send no alert")
+    add("--history", action="store_true", help="print the past runs as a table, with a trend")
     add("--prometheus", type=Path, metavar="FILE", help="also write gauges for node_exporter's textfile collector")
     add("--fail-under", type=bounded(float, 0, 100), metavar="SCORE", help="exit 4 when the score is under SCORE")
     add("--quiet", action="store_true", help="print errors only")
@@ -2080,7 +2652,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
         settings,
         contexts=tuple(dict.fromkeys(args.context)) or settings.contexts,
         inputs=tuple(dict.fromkeys(args.input)),
-        webhook="" if args.no_alert else check_webhook(environ.get("QT_ALERT_WEBHOOK", "").strip()),
+        webhook="" if args.no_alert or args.dry_run else check_webhook(environ.get("QT_ALERT_WEBHOOK", "").strip()),
     )
 
 
@@ -2100,13 +2672,13 @@ class Console:
         """Print a line."""
         try:
             print(text, flush=True)
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is for nobody
 
     def progress(self, sources: Iterable[SourceTally], left_s: float) -> None:
         """On a terminal: how far the reading is, a few times a second."""
-        if self.quiet or not sys.stderr.isatty() or time.monotonic() < self.next_progress:
+        if self.quiet or not (sys.stderr and sys.stderr.isatty()) or time.monotonic() < self.next_progress:
             return
         self.next_progress = time.monotonic() + 0.2
         states = [source.state for source in sources if source.ended]
@@ -2124,21 +2696,17 @@ def announce(settings: Settings, now: dt.datetime, console: Console) -> None:
 
 
 def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
-    """Steps 1 and 2: analyse, and say what was found. When nothing could be read, that itself is an alert."""
+    """Steps 1 and 2: analyse, and say what was found."""
     console.say("[1/4] Extracting container logs...")
-    try:
-        analysis = analyze(settings, now, console.progress)
-    except AnalyzerError as error:
-        if settings.webhook:
-            with contextlib.suppress(DeliveryError):  # the error itself is told, and is the worse news
-                send_alert(settings, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}")
-        raise
+    analysis = analyze(settings, now, console.progress)
     console.say(f"      Collected {sum(source.characters for source in analysis.coverage):,} characters of log data")
     for source in analysis.coverage:
         if STATES[source.state]:
             console.say(f"      ⚠️ {excerpt(source.name)}: {source.state} – {source.reason}")
     console.say("[2/4] Analyzing logs for anomalies...")
     console.say(f"      Health Score: {analysis.verdict}\n      Anomalies: {len(analysis.anomalies)}")
+    changed = "no history yet" if analysis.changed is None else f"{len(analysis.changed)} changed"
+    console.say(f"      Problems: {len(analysis.problems)}, {changed}; {analysis.problem_rate:,} lines per 10,000")
     return analysis
 
 
@@ -2151,7 +2719,7 @@ def deliver(analysis: Analysis, prometheus: Path | None) -> int:
     except DeliveryError as error:
         code = complain(error)
     try:
-        if settings.webhook and analysis.score < settings.alert_below:
+        if settings.webhook and alert_due(analysis):
             send_alert(settings, alert_text(analysis))
     except DeliveryError as error:
         code = complain(error)
@@ -2168,7 +2736,10 @@ def write_export(path: Path, text: str) -> None:
 
 def complain(error: AnalyzerError) -> int:
     """One line on standard error; the exit code that goes with it."""
-    print(f"ai_log_analyzer.py: {error}", file=sys.stderr)
+    try:
+        print(f"ai_log_analyzer.py: {error}", file=sys.stderr)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return error.code
 
 
@@ -2203,14 +2774,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with terminable():
             args = build_parser().parse_args(argv)
-            return execute(args, load_settings(args, os.environ), dt.datetime.now(dt.UTC))
+            settings, now = load_settings(args, os.environ), dt.datetime.now(dt.UTC)
+            if args.history:
+                print(render_history(read_history(settings)))
+                return 0
+            with failure_told(settings, now):
+                return execute(args, settings, now)
     except AnalyzerError as error:
         return complain(error)
-    except OSError as error:
-        where = f"{excerpt(str(error.filename))}: " if error.filename else ""
-        return complain(AnalyzerError(f"the report could not be written: {where}{error.strerror}"))
     except KeyboardInterrupt:
-        return complain(AnalyzerError("interrupted; nothing was changed", 130))
+        return complain(AnalyzerError("interrupted; files are whole, as before or as after the run", 130))
+
+
+@contextlib.contextmanager
+def failure_told(settings: Settings, now: dt.datetime) -> Iterator[None]:
+    """A run that comes to no report is itself an alert, unless another run is at it."""
+    try:
+        try:
+            yield
+        except OSError as error:
+            where = f"{excerpt(str(error.filename))}: " if error.filename else ""
+            raise AnalyzerError(f"the report could not be written: {where}{error.strerror}") from None
+    except AnalyzerError as error:
+        if settings.webhook and error.code == 1:
+            try:
+                send_alert(settings, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}")
+            except DeliveryError as failure:
+                complain(failure)
+        raise
 
 
 @contextlib.contextmanager
