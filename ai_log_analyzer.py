@@ -30,11 +30,14 @@ import fcntl
 import fnmatch
 import io
 import json
+import logging
+import math
 import os
 import re
 import selectors
 import shutil
 import signal
+import stat
 import subprocess  # nosec B404
 import sys
 import tempfile
@@ -144,6 +147,8 @@ STAMP_BYTES = 75  # what json-file stores with every line
 EXIT_GRACE_S = 2.0  # between a child's last byte and its end
 NAP_S = 0.02  # the CLI writes line by line: without a nap every line wakes the reader
 ALERT_DEADLINE_S = 30.0
+RETRY_PAUSES_S = (1.0, 2.0, 4.0)
+PENDING_MAX = 10  # undelivered messages that are kept
 KNOWN_BYTES = 8 << 20  # how many bytes of distinct kinds of line are remembered at once
 TABLE_MAX = 12  # rows of the longest tables in the report
 SHAPES_MAX = 5_000  # problems told apart; what comes beyond is counted as OTHER
@@ -293,6 +298,7 @@ class Analysis:
     gone: tuple[str, ...]  # templates of the last run that did not come again
     losses: tuple[Loss, ...]
     ignored: Mapping[Ignore, int]  # lines that each rule in force hid
+    undelivered: str = ""  # why the alert did not arrive
 
     @property
     def changed(self) -> tuple[Problem, ...] | None:
@@ -2031,6 +2037,7 @@ def render_section(analysis: Analysis) -> str:
         f"**Analysis Date:** {analysis.generated:%Y-%m-%d}",
         f"**Health Score:** {analysis.verdict}",
         f"**Log Period:** Last {settings.period}{note}",
+        *([f"**Alert:** not delivered: {analysis.undelivered}"] if analysis.undelivered else []),
         "### Metrics Overview",
         _table(
             ("Metric", "Count"),
@@ -2207,7 +2214,7 @@ def render_prometheus(analysis: Analysis) -> str:
     families: dict[str, tuple[str, list[tuple[str, float]]]] = {
         "score": ("Health score from 0 to 100.", [("", analysis.score)]),
         "partial": ("Whether some logs could not be read whole.", [("", int(analysis.partial))]),
-        "problem_lines_per_10000": ("Problem events in 10,000 lines.", [("", analysis.problem_rate)]),
+        "problem_ratio": ("Problem events to log lines.", [("", round(analysis.problem_rate / 10_000, 6))]),
         "changed_problems": ("Problems that are new or much more frequent.", [("", len(analysis.changed or ()))]),
         "lines": ("Log lines read.", [("", analysis.counts["lines"])]),
         "signal_lines": (
@@ -2240,6 +2247,9 @@ def _label(name: str, value: str) -> str:
 def only_run(settings: Settings) -> Iterator[None]:
     """Hold the lock of the status folder, which is made if need be; AnalyzerError (75) when another run has it."""
     settings.status.mkdir(parents=True, exist_ok=True)
+    for path in (settings.status, settings.root / CONFIG_NAME, settings.root / ".env"):
+        if path.exists() and path.stat().st_mode & stat.S_IWOTH:
+            complain(AnalyzerError(f"warning: {excerpt(str(path))} can be written by others; chmod o-w it"))
     lock = settings.status / ".ai_log_analyzer.lock"
     fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
@@ -2326,13 +2336,6 @@ def publish(analysis: Analysis) -> Path:
     return report
 
 
-class DeliveryError(AnalyzerError):
-    """An alert or export did not arrive; the report is written all the same."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, 3)
-
-
 def alert_due(analysis: Analysis) -> bool:
     """Whether the score is too low or, if so configured, whether something changed."""
     if analysis.settings.alert_on == "change" and analysis.changed is not None:
@@ -2345,9 +2348,14 @@ def alert_text(analysis: Analysis) -> str:
     lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}"]
     for problem in (analysis.changed or ())[:5]:
         where = ", ".join(excerpt(name) for name in list(problem.sources)[:3])
-        lines.append(f"🆕 {problem.count:,} × {problem.level} in {where}: {problem.template}")
+        lines.append(f"🆕 {problem.count:,} × {problem.level} in {quoted(where)}: {quoted(problem.template)}")
     lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
     return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """Text as chats show code: nothing in it is a link, a mention or an emphasis."""
+    return "`" + text.replace("`", "'") + "`"
 
 
 def webhook_form(url: str, form: str = "auto") -> str:
@@ -2380,41 +2388,100 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def send_alert(settings: Settings, text: str) -> None:
-    """Post to the webhook; DeliveryError when it is not known to have arrived within ALERT_DEADLINE_S.
+def alert(settings: Settings, text: str = "") -> str:
+    """Send what earlier runs could not, then this; why not all of it arrived, empty when it did.
+
+    What did not arrive is kept in `status/alert_pending.json` for the next run.
+    """
+    pending = settings.status / "alert_pending.json"
+    texts = read_pending(pending) + ([text] if text else [])
+    if not settings.webhook or not texts:
+        return ""
+    arrived, answer = send(settings, texts)
+    if arrived < len(texts):
+        kept = [old if old.startswith("(delayed) ") else f"(delayed) {old}" for old in texts[arrived:]][-PENDING_MAX:]
+        settings.status.mkdir(parents=True, exist_ok=True)
+        write_atomic(pending, json.dumps(kept, ensure_ascii=False))
+        return f"{answer}; it is kept for the next run"
+    pending.unlink(missing_ok=True)
+    return ""
+
+
+def read_pending(path: Path) -> list[str]:
+    """The messages that earlier runs could not deliver; what cannot be read is none."""
+    with contextlib.suppress(OSError, ValueError):
+        texts = json.loads(path.read_bytes())
+        return [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
+    return []
+
+
+def send(settings: Settings, texts: Sequence[str]) -> tuple[int, str]:
+    """Post messages one after the other until one fails; how many arrived, and the last answer in words.
 
     In a thread, because a server that drips its answer byte by byte keeps every timeout of a socket from firing.
     """
-    outcome: list[str] = []
     form = webhook_form(settings.webhook, settings.alert_format)
-    request = webhook_request(settings.webhook, form, text)
-    thread = threading.Thread(target=lambda: outcome.append(_post(*request)), daemon=True)
+    until = time.monotonic() + ALERT_DEADLINE_S
+    answers: list[tuple[bool, str]] = []
+
+    def post_all() -> None:
+        for text in texts:
+            answers.append(post(*webhook_request(settings.webhook, form, text), until))
+            if not answers[-1][0]:
+                return
+
+    thread = threading.Thread(target=post_all, daemon=True)
     thread.start()
     thread.join(ALERT_DEADLINE_S)
-    reason = outcome[0] if outcome else f"no answer within {ALERT_DEADLINE_S:.0f} s"
-    if reason:
-        raise DeliveryError(f"the alert was not delivered: {reason}")
+    arrived = sum(done for done, _ in answers)
+    if arrived == len(answers) and arrived < len(texts):
+        return arrived, f"no answer within {ALERT_DEADLINE_S:.0f} s"
+    return arrived, answers[-1][1]
 
 
-def _post(url: str, body: dict[str, Any]) -> str:
-    """Why a message did not arrive, empty when it did. No exception's text is shown: it holds the URL."""
+def post(url: str, body: dict[str, Any], until: float) -> tuple[bool, str]:
+    """Whether a message arrived, and the answer in words. No exception's text is shown: it holds the URL.
+
+    Tried again is only what surely was not taken: 429, 5xx, no connection. A redirect would turn the POST into an
+    empty GET that succeeds.
+    """
     try:
         import requests
     except ImportError:
-        return "the package requests is missing: pip install requests"
+        return False, "the package requests is missing: pip install requests"
     except Exception as error:  # noqa: BLE001  # half installed
-        return f"the package requests is broken ({type(error).__name__}): pip install --force-reinstall requests"
-    try:
-        answer = requests.post(
-            url,
-            json=body,
-            timeout=10,
-            allow_redirects=False,  # a redirect turns the POST into an empty GET that succeeds
-            headers={"User-Agent": f"ai-log-analyzer/{__version__}"},
-        )
-    except Exception as error:  # noqa: BLE001  # whatever it is, the report must not suffer
-        return type(error).__name__
-    return "" if answer.status_code in {200, 201, 202, 204} else f"the server answered {answer.status_code}"
+        return False, f"the package requests is broken ({type(error).__name__}): pip install --force-reinstall requests"
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its lines hold the path with the token
+    headers = {"User-Agent": f"ai-log-analyzer/{__version__}"}
+    for pause_s in (*RETRY_PAUSES_S, math.inf):
+        left_s = max(until - time.monotonic(), 0.1)
+        try:
+            answer = requests.post(url, json=body, timeout=min(10, left_s), allow_redirects=False, headers=headers)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the report must not suffer
+            words, again = type(error).__name__, not_sent(error)
+        else:
+            words, again = f"the server answered {answer.status_code}", answer.status_code in {429, *range(500, 600)}
+            if answer.status_code in {200, 201, 202, 204}:
+                return True, words
+            if answer.status_code == 429:
+                pause_s = max(pause_s, retry_after(answer))
+        if not again or pause_s > until - time.monotonic():
+            break
+        time.sleep(pause_s)
+    return False, words
+
+
+def not_sent(error: Exception) -> bool:
+    """Whether the connection failed before anything was sent, so that nothing can arrive twice."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return type(reason).__name__ in {"NewConnectionError", "ConnectTimeoutError", "NameResolutionError"}
+
+
+def retry_after(answer: Any) -> float:
+    """The seconds that a server asks to wait, from its header or Discord's body; 0 when it asks for none."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        return float(answer.headers["Retry-After"] if "Retry-After" in answer.headers else answer.json()["retry_after"])
+    return 0.0
 
 
 # ---------------------------------------------------------------------------------------------- configuration
@@ -2624,6 +2691,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--config", type=Path, metavar="FILE", help=f"configuration (ROOT/{CONFIG_NAME})")
     add("--dry-run", action="store_true", help="print the section; write and send nothing")
     add("--no-alert", action="store_true", help="send no alert")
+    add("--test-alert", action="store_true", help="send a test message and say what the server answered")
     add("--history", action="store_true", help="print the past runs as a table, with a trend")
     add("--prometheus", type=Path, metavar="FILE", help="also write gauges for node_exporter's textfile collector")
     add("--fail-under", type=bounded(float, 0, 100), metavar="SCORE", help="exit 4 when the score is under SCORE")
@@ -2711,27 +2779,17 @@ def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
 
 
 def deliver(analysis: Analysis, prometheus: Path | None) -> int:
-    """Send what is due; exit code 3 and a line on standard error when something did not arrive."""
+    """Send what is due; exit code 3 and a line on standard error for what did not arrive."""
     settings, code = analysis.settings, 0
-    try:
-        if prometheus:
-            write_export(prometheus, render_prometheus(analysis))
-    except DeliveryError as error:
-        code = complain(error)
-    try:
-        if settings.webhook and alert_due(analysis):
-            send_alert(settings, alert_text(analysis))
-    except DeliveryError as error:
-        code = complain(error)
+    if prometheus:
+        try:
+            write_atomic(prometheus, render_prometheus(analysis), mode=0o644)
+        except OSError as error:
+            code = complain(AnalyzerError(f"{excerpt(str(prometheus))} could not be written: {error.strerror}", 3))
+    if reason := alert(settings, alert_text(analysis) if alert_due(analysis) else ""):
+        code = complain(AnalyzerError(f"the alert was not delivered: {reason}", 3))
+        publish(replace(analysis, undelivered=reason))
     return code
-
-
-def write_export(path: Path, text: str) -> None:
-    """Write a file for another program to read."""
-    try:
-        write_atomic(path, text, mode=0o644)
-    except OSError as error:
-        raise DeliveryError(f"{excerpt(str(path))} could not be written: {error.strerror}") from None
 
 
 def complain(error: AnalyzerError) -> int:
@@ -2778,12 +2836,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.history:
                 print(render_history(read_history(settings)))
                 return 0
+            if args.test_alert:
+                return test_alert(settings)
             with failure_told(settings, now):
                 return execute(args, settings, now)
     except AnalyzerError as error:
         return complain(error)
     except KeyboardInterrupt:
         return complain(AnalyzerError("interrupted; files are whole, as before or as after the run", 130))
+
+
+def test_alert(settings: Settings) -> int:
+    """Send a message that says it is a test, and print what the server answered."""
+    if not settings.webhook:
+        raise AnalyzerError("no QT_ALERT_WEBHOOK is set; put it into the environment or <root>/.env", 2)
+    arrived, answer = send(settings, ["🧪 AI Log Analyzer: this is a test. Alerts arrive here."])
+    print(f"{webhook_form(settings.webhook, settings.alert_format)} message: {answer}")
+    return 0 if arrived else complain(AnalyzerError("the test alert was not delivered", 3))
 
 
 @contextlib.contextmanager
@@ -2797,10 +2866,9 @@ def failure_told(settings: Settings, now: dt.datetime) -> Iterator[None]:
             raise AnalyzerError(f"the report could not be written: {where}{error.strerror}") from None
     except AnalyzerError as error:
         if settings.webhook and error.code == 1:
-            try:
-                send_alert(settings, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}")
-            except DeliveryError as failure:
-                complain(failure)
+            with contextlib.suppress(OSError):  # the status folder may be what failed
+                if reason := alert(settings, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}"):
+                    complain(AnalyzerError(f"the alert was not delivered: {reason}"))
         raise
 
 

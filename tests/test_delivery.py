@@ -1,0 +1,254 @@
+"""What is tried again, what is kept for the next run, and that the URL appears nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import analyzer
+
+import ai_log_analyzer as ala
+
+TOKEN = "hush-" + "0123456789abcdef"
+
+
+@dataclass
+class Server:
+    """Answers as the script says, one entry a request, the last one for ever: status, headers, body."""
+
+    script: list[tuple[int, dict[str, str], str]]
+    port: int = 0
+    texts: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook/{TOKEN}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server([(200, {}, "ok")])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            served.texts.append(body["text"])
+            served.times.append(time.monotonic())
+            status, headers, text = served.script.pop(0) if len(served.script) > 1 else served.script[0]
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        served.port = http.server_port
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
+        yield served
+        http.shutdown()
+
+
+def settings(root: Path, url: str) -> ala.Settings:
+    return ala.Settings(root=root, webhook=url)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ala, "RETRY_PAUSES_S", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(ala, "ALERT_DEADLINE_S", 3.0)
+
+
+BUSY: tuple[int, dict[str, str], str] = (503, {}, "")
+LATER: dict[str, tuple[int, dict[str, str], str]] = {
+    "whole seconds": (429, {"Retry-After": "1"}, ""),
+    "a fraction": (429, {"Retry-After": "0.7"}, ""),
+    "in the body": (429, {}, '{"retry_after": 0.7}'),
+}
+
+
+@pytest.mark.parametrize("answer", LATER.values(), ids=LATER.keys())
+def test_a_server_that_asks_to_wait_is_waited_for(
+    server: Server, tmp_path: Path, answer: tuple[int, dict[str, str], str]
+) -> None:
+    server.script.insert(0, answer)
+    assert ala.alert(settings(tmp_path, server.url), "hello") == ""
+    assert server.texts == ["hello", "hello"]
+    assert server.times[1] - server.times[0] >= 0.69
+
+
+def test_a_server_that_asks_for_an_hour_is_left_to_the_next_run(server: Server, tmp_path: Path) -> None:
+    server.script = [(429, {"Retry-After": "3600"}, "")]
+    began = time.monotonic()
+    assert "429" in ala.alert(settings(tmp_path, server.url), "hello")
+    assert time.monotonic() - began < 2
+    assert len(server.texts) == 1
+
+
+def test_a_busy_server_is_tried_again(server: Server, tmp_path: Path) -> None:
+    server.script = [BUSY, (500, {}, ""), (204, {}, "")]
+    assert ala.alert(settings(tmp_path, server.url), "hello") == ""
+    assert len(server.texts) == 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 403, 404, 410])
+def test_a_final_answer_is_not_tried_again(server: Server, tmp_path: Path, status: int) -> None:
+    server.script = [(status, {"Location": server.url}, "")]
+    assert str(status) in ala.alert(settings(tmp_path, server.url), "hello")
+    assert len(server.texts) == 1
+
+
+def test_a_server_that_comes_up_late_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arrived: list[bytes] = []
+
+    def late() -> None:
+        time.sleep(0.4)
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            connection, _ = listener.accept()
+            arrived.append(connection.recv(65_536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+    monkeypatch.setattr(ala, "RETRY_PAUSES_S", (0.3, 0.3, 0.3, 0.3))
+    thread = threading.Thread(target=late)
+    thread.start()
+    assert ala.alert(settings(tmp_path, f"http://127.0.0.1:{port}/x"), "hello") == ""
+    thread.join()
+    assert len(arrived) == 1
+
+
+def test_a_message_that_may_have_arrived_is_not_sent_twice(tmp_path: Path) -> None:
+    taken: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(1)
+
+        def hang_up() -> None:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    connection, _ = listener.accept()
+                    taken.append(connection.recv(65_536))
+                    connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/hook/{TOKEN}"
+        assert ala.alert(settings(tmp_path, url), "hello").startswith("ConnectionError")
+        thread.join()
+    assert len(taken) == 1
+
+
+def test_an_undelivered_alert_is_kept_and_sent_first_by_the_next_run(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "in.log").write_text("fatal\n" * 9)
+    arguments = ("--root", tmp_path, "--input", tmp_path / "in.log")
+    server.script = [(404, {}, "")]
+    first = analyzer(*arguments, QT_ALERT_WEBHOOK=server.url)
+    assert first.returncode == 3
+    pending = tmp_path / "status" / "alert_pending.json"
+    assert stat.S_IMODE(pending.stat().st_mode) == 0o640
+    (report,) = (tmp_path / "status").glob("*.md")
+    assert "**Alert:** not delivered: the server answered 404" in report.read_text()
+    assert TOKEN not in first.stderr + first.stdout + report.read_text() + pending.read_text()
+    server.script, server.texts = [(200, {}, "ok")], []
+    second = analyzer(*arguments, QT_ALERT_WEBHOOK=server.url)
+    assert second.returncode == 0
+    assert [text.startswith("(delayed) ") for text in server.texts] == [True, False]
+    assert not pending.exists()
+    assert "not delivered" not in report.read_text()
+
+
+def test_a_kept_alert_is_sent_also_when_the_next_week_is_calm(server: Server, tmp_path: Path) -> None:
+    server.script = [(404, {}, "")]
+    ala.alert(settings(tmp_path, server.url), "bad week")
+    (tmp_path / "in.log").write_text("fine\n")
+    server.script, server.texts = [(200, {}, "ok")], []
+    done = analyzer("--root", tmp_path, "--input", tmp_path / "in.log", QT_ALERT_WEBHOOK=server.url)
+    assert done.returncode == 0
+    assert server.texts == ["(delayed) bad week"]
+
+
+@pytest.mark.parametrize("content", ["{ torn", "{}", "[1, null]", '"x"'])
+def test_a_damaged_pending_file_costs_nothing(server: Server, tmp_path: Path, content: str) -> None:
+    (tmp_path / "status").mkdir()
+    (tmp_path / "status" / "alert_pending.json").write_text(content)
+    assert ala.alert(settings(tmp_path, server.url), "hello") == ""
+    assert server.texts == ["hello"]
+
+
+def test_undelivered_alerts_do_not_pile_up(server: Server, tmp_path: Path) -> None:
+    server.script = [(404, {}, "")]
+    for number in range(ala.PENDING_MAX + 3):
+        ala.alert(settings(tmp_path, server.url), f"week {number}")
+    kept = json.loads((tmp_path / "status" / "alert_pending.json").read_text())
+    assert kept == [f"(delayed) week {number}" for number in range(3, ala.PENDING_MAX + 3)]
+
+
+def test_the_token_is_not_in_debug_logs(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        ala.alert(settings(tmp_path, server.url), "hello")
+        ala.alert(settings(tmp_path, f"http://127.0.0.1:1/hook/{TOKEN}"), "hello")
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (403, 3)])
+def test_a_test_alert_is_marked_and_the_answer_told(server: Server, tmp_path: Path, status: int, code: int) -> None:
+    server.script = [(status, {}, "")]
+    done = analyzer("--root", tmp_path, "--test-alert", QT_ALERT_WEBHOOK=server.url)
+    assert done.returncode == code
+    assert f"text message: the server answered {status}" in done.stdout
+    assert "test" in server.texts[0]
+    assert TOKEN not in done.stdout + done.stderr
+    assert not (tmp_path / "status").exists()
+
+
+def test_a_test_alert_needs_a_webhook(tmp_path: Path) -> None:
+    done = analyzer("--root", tmp_path, "--test-alert", QT_ALERT_WEBHOOK="")
+    assert done.returncode == 2
+    assert "QT_ALERT_WEBHOOK" in done.stderr
+
+
+def test_what_others_can_write_is_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "in.log").write_text("fine\n")
+    (tmp_path / "status").mkdir()
+    (tmp_path / "status").chmod(0o777)
+    (tmp_path / "ai_log_analyzer.toml").write_text("")
+    (tmp_path / "ai_log_analyzer.toml").chmod(0o666)
+    done = analyzer("--root", tmp_path, "--quiet", "--input", tmp_path / "in.log")
+    assert done.returncode == 0
+    warned = done.stderr.splitlines()
+    assert len(warned) == 2
+    assert all("can be written by others" in line for line in warned)
+
+
+HOSTILE = "@everyone <@1> [click](http://evil.example) `tick` **bold** <!channel> failure"
+
+
+def test_a_log_line_is_shown_in_a_chat_as_code(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "in.log").write_text("fine\n" * 1000)
+    analyzer("--root", tmp_path, "--input", tmp_path / "in.log")
+    status = tmp_path / "status"
+    next(status.glob("health_*.json")).rename(status / "health_2026-01-05_input.json")
+    (tmp_path / "in.log").write_text(f"ERROR {HOSTILE}\n" * 100)
+    analyzer("--root", tmp_path, "--input", tmp_path / "in.log", QT_ALERT_WEBHOOK=server.url)
+    (line,) = (line for line in server.texts[0].splitlines() if "click" in line)
+    before, _, rest = line.partition("`")
+    assert "click" not in before
+    assert rest.count("`") == 3  # source and template, each in a span of its own that nothing in it ends
+    assert line.endswith("`")
