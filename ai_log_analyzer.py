@@ -142,7 +142,6 @@ BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
 LINE_MAX = 16 << 20  # bytes of one line; what is longer is cut, and said to be
 MIN_SHARE_S, MAX_SHARE_S = 0.5, 10.0  # bounds of the time that a source is read in one go
 PROBE_S = 5.0  # for an answer that takes milliseconds where the engine is well
-WEDGED_MAX = 3  # containers that do not answer, after which no further facts are asked for
 STAMP_BYTES = 75  # what json-file stores with every line
 EXIT_GRACE_S = 2.0  # between a child's last byte and its end
 NAP_S = 0.02  # the CLI writes line by line: without a nap every line wakes the reader
@@ -452,7 +451,10 @@ Verdict = tuple[str, str]  # a state of STATES and its reason
 CUT = "cut", "not read to its end within the time limit; raise --timeout"
 NO_ANSWER = "unreadable", "the engine does not answer for it; restart the container or the engine"
 LOST = "damaged", "the log breaks off before its last known line; the stored log is damaged inside"
-STAMPED = re.compile(rb"^(\d{4}-\d\d-\d\dT[\d:.]+Z) (.*)$", re.MULTILINE)
+CLI_VOICE = re.compile(
+    rb"(?:Error response from daemon: |error from daemon in stream: |unexpected EOF$).*\Z", re.DOTALL
+)
+STAMPED = re.compile(rb"^(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (.*)$", re.MULTILINE)
 
 
 def plain_reason(stderr: bytes) -> str:
@@ -496,6 +498,9 @@ class Reading:
         if status is None:
             return CUT
         if status:
+            voice = CLI_VOICE.search(said)
+            if voice and voice.start():  # behind a last line of the container that has no newline
+                self.feed(2, said[: voice.start()])
             broke_off = "damaged" if b"grabbing logs" in said else "cut"
             return broke_off if self.source.lines else "unreadable", plain_reason(said)
         return whole_state(self.blocks.values())
@@ -658,7 +663,8 @@ def parse_facts(document: Mapping[str, Any], prefix: str) -> Facts:
 
 def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | None]:
     """The facts of each container; None for one that the engine does not answer for, nothing for one that is gone."""
-    status, out, _ = run(host.command("inspect", "--type", "container", *ids), until)
+    half = time.monotonic() + (until - time.monotonic()) / min(len(ids), 2)
+    status, out, _ = run(host.command("inspect", "--type", "container", *ids), half)
     if status is not None:
         with contextlib.suppress(ValueError):  # one that is missing makes the status 1, the others are there
             return {document["Id"]: parse_facts(document, host.prefix) for document in json.loads(out)}
@@ -667,8 +673,8 @@ def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | N
         return {ids[0]: None}
     facts: dict[str, Facts | None] = {}
     for each in ids:  # one wedged container holds up all: ask for each alone
-        if list(facts.values()).count(None) < WEDGED_MAX:
-            facts |= inspect(host, [each], time.monotonic() + 1)
+        if time.monotonic() < until:
+            facts |= inspect(host, [each], min(until, time.monotonic() + 1))
     return facts
 
 
@@ -702,21 +708,22 @@ class Collector:
         """All sources that the settings name; without any, those of Docker, else of the journal."""
         wanted = self.settings
         engine = shutil.which("docker") or shutil.which("podman")
-        units_only = wanted.units and not (wanted.containers or wanted.services or wanted.contexts)
-        if engine and not units_only:
+        named = wanted.containers or wanted.services or wanted.contexts
+        if engine and (named or not wanted.units):
             hosts = [Host((engine, "--context", name), f"{name}/") for name in wanted.contexts] or [Host((engine,))]
             for number, host in enumerate(hosts):
                 left = (self.until - time.monotonic()) / (len(hosts) - number + 1)
                 self.find_on(host, time.monotonic() + left)
             self.unmatched(wanted.containers, self.names["container"], "container")
             self.unmatched(wanted.services, self.names["service"], "service")
-        journal = not engine and not wanted.containers and not wanted.services and not wanted.contexts
-        if wanted.units or journal:
-            if not shutil.which("journalctl"):
-                raise AnalyzerError("neither docker nor journalctl is here; install Docker or use --input FILE")
+        elif named:
+            self.failed("docker", ("unreadable", "no docker command found; install Docker or use --input FILE"))
+        if not wanted.units and (engine or named):
+            return
+        if shutil.which("journalctl"):
             self.find_in_journal(everything=not wanted.units)
-        elif not engine:
-            raise AnalyzerError("no docker command found; install Docker or name log files with --input FILE")
+        else:
+            self.failed("journal", ("unreadable", "neither docker nor journalctl is here; use --input FILE"))
 
     def ask(self, host: Host, until: float, *arguments: str) -> tuple[bytes, list[bytes]] | None:
         """What an engine lists, and what its CLI says about itself on every call; None and a note when it fails."""
@@ -1973,10 +1980,10 @@ def find_problems(tally: Tally, history: Sequence[Run]) -> tuple[tuple[Problem, 
     earlier = {name for run in history for name in run.problems}
     merged = merge_shapes((shapes.keys() | earlier) - {OTHER}) | {OTHER: OTHER}
     lines = sum(source.lines for source in tally.sources.values())
-    rates = [Counter[str]() for _ in history]
+    rates: list[defaultdict[str, float]] = [defaultdict(float) for _ in history]
     for run, rate in zip(history, rates, strict=True):
         for name, count in run.problems.items():
-            rate[merged[name]] += count * lines / max(run.lines, 1)  # type: ignore[assignment]  # a Counter of rates
+            rate[merged[name]] += count * lines / max(run.lines, 1)
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(shapes):
         groups[merged[name]].append(name)
