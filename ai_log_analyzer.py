@@ -121,11 +121,11 @@ FAILURES = (
     ("does not support reading", "its logging driver keeps nothing that could be read; use json-file or local"),
     ("journald is not enabled", "its logging driver is journald, and this host has no journal"),
     ("no such container", "the container was removed before it could be read"),
+    ("context not found", "there is no such context; see `docker context ls`"),
     ("no such file or directory", "its stored log was deleted; restart the container to begin a new one"),
     ("error grabbing logs", "the stored log is damaged"),
     ("unexpected eof", "the Docker daemon ended the stream early"),
     ("eof", "the Docker daemon ended the stream early"),
-    ("context not found", "there is no such context; see `docker context ls`"),
     ("i/o timeout", "the engine's host does not answer"),
     ("no such host", "the engine's host is not known"),
     ("not a swarm manager", "this engine is no Swarm manager"),
@@ -138,6 +138,7 @@ PROBLEMS_MAX = 1_000  # problems that the JSON remembers
 ALERT_FORMATS = ("auto", "discord", "slack", "text")
 
 REDACTED = "[REDACTED]"
+ENGINE_IDENTIFIERS = ("dockerd", "podman", "conmon")  # what engines call themselves in the journal
 BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
 LINE_MAX = 16 << 20  # bytes of one line; what is longer is cut, and said to be
 MIN_SHARE_S, MAX_SHARE_S = 0.5, 10.0  # bounds of the time that a source is read in one go
@@ -332,12 +333,22 @@ class Stream:
     """A child process read as it writes: own process group, both pipes drained, never past the time given."""
 
     def __init__(self, argv: Sequence[str]) -> None:
+        told_to_end = {signal.SIGINT, signal.SIGTERM}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, told_to_end)
         try:
             self.process = subprocess.Popen(  # noqa: S603  # an argument list, no shell
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
             )
         except OSError as error:
             raise AnalyzerError(f"{argv[0]} cannot be started: {error.strerror}") from None
+        finally:
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            except KeyboardInterrupt:
+                if hasattr(self, "process"):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                    self.process.wait(1)
+                raise
         self.ended = False
         self.selector = selectors.DefaultSelector()
         for number, pipe in ((1, self.process.stdout), (2, self.process.stderr)):
@@ -476,9 +487,12 @@ class Reading:
         self.argv = argv
         self.stream: Stream | None = None
         self.blocks = {1: LineBlocks(partial(self.feed, 1)), 2: LineBlocks(partial(self.feed, 2), noise)}
+        self.mark = b""  # the end of the last known line, if that lies within the lookback
+        self.seen = False
 
     def feed(self, stream: int, block: bytes) -> None:
-        """Take a block of whole lines."""
+        """Count a block of whole lines, and watch out for the last known one."""
+        self.seen = self.seen or self.mark in block
         self.source.feed(block, stream)
 
     def read(self, until: float, tick: Tick) -> bool:
@@ -503,7 +517,7 @@ class Reading:
                 self.feed(2, said[: voice.start()])
             broke_off = "damaged" if b"grabbing logs" in said else "cut"
             return broke_off if self.source.lines else "unreadable", plain_reason(said)
-        return whole_state(self.blocks.values())
+        return LOST if self.mark and not self.seen else whole_state(self.blocks.values())
 
     def finish(self) -> None:
         """End the command and note what became of it."""
@@ -525,14 +539,8 @@ class ContainerReading(Reading):
     ) -> None:
         super().__init__(source, host.command("logs", "--since", str(since), container), noise)
         self.host, self.container, self.since, self.facts = host, container, since, facts
-        self.mark = b""  # the end of the last line, if that lies within the lookback
-        self.seen = self.wedged = False
+        self.wedged = False
         self.characters = self.until = 0.0
-
-    def feed(self, stream: int, block: bytes) -> None:
-        """Count a block, and watch out for the last known line."""
-        self.seen = self.seen or self.mark in block
-        super().feed(stream, block)
 
     def read(self, until: float, tick: Tick) -> bool:
         """Read on, but first make sure that the engine answers when there is nothing yet, or has been nothing."""
@@ -550,18 +558,20 @@ class ContainerReading(Reading):
         if not self.mark and (last := STAMPED.search(err + b"\n" + out)):
             self.source.last = last[1].decode()
             if self.stream is None and parse_time(self.source.last).timestamp() >= self.since:
-                self.mark = last[2].strip()[-200:]
+                self.mark = last[2].strip()[-EXCERPT_MAX:]
         return status is not None
 
     def close(self) -> Verdict:
         """What became of the command, and whether all that should have come did."""
         verdict = super().close()
         if self.wedged:
-            return NO_ANSWER
+            return ("cut", NO_ANSWER[1]) if self.source.lines else NO_ANSWER
         if verdict[0] != "whole":
             return verdict
-        if self.mark and not (self.seen and self.first_since(self.source.last) != ""):
+        if self.mark and self.first_since(self.source.last) == "":
             return LOST
+        if self.facts and torn(self.facts.log, self.since, self.until):
+            return "damaged", "its stored log is damaged inside; what stood there is lost"
         self.source.first = self.first_since(str(self.since)) or ""
         return self.shortened() or verdict
 
@@ -570,11 +580,11 @@ class ContainerReading(Reading):
         stream = Stream(self.host.command("logs", "--since", since, "-t", self.container))
         try:
             for _, data in stream.read(min(self.until, time.monotonic() + PROBE_S / 2)):
-                if match := STAMPED.search(data):
-                    return match[1].decode()
-            return "" if stream.ended else None
+                if first := STAMPED.search(data):
+                    return first[1].decode()
         finally:
-            stream.close()
+            status = stream.close()
+        return "" if stream.ended and status == 0 else None
 
     def shortened(self) -> Verdict | None:
         """Whether rotation took what lies between the container's start, or the window's, and the first line."""
@@ -587,8 +597,64 @@ class ContainerReading(Reading):
         pause = max(0.5 if files > 1 else 3600, 20 * (last - first) / self.source.lines)
         if first - begin < pause or stored < 0.8 * size * (files - 1):
             return None
-        advice = f"rotated away what was before {self.source.first[:16]}Z; raise the log options max-size or max-file"
-        return "short", advice
+        begin_at = f"{self.source.first[:16]}Z"
+        return "short", f"rotation may have taken what was before {begin_at}; raise the log option max-size or max-file"
+
+
+class JournalReading(Reading):
+    """What `journalctl` finds for a match. What it says on stderr is never a log line, and status 0 no proof."""
+
+    def __init__(self, source: SourceTally, match: Sequence[str], since: int) -> None:
+        command = ["journalctl", "--quiet", "--no-pager"]
+        super().__init__(source, [*command, "-o", "cat", "--since", f"@{since}", *match])
+        self.blocks[2] = LineBlocks(lambda _: None)
+        self.last_command, self.since = (
+            [*command, "--reverse", "-n", "1", "-o", "json", "--output-fields=MESSAGE", *match],
+            since,
+        )
+
+    def read(self, until: float, tick: Tick) -> bool:
+        """Ask for the last entry first, from the end of the journal: at damage the reading just stops."""
+        if self.stream is None:
+            _, out, _ = run(self.last_command, min(until, time.monotonic() + PROBE_S))
+            with contextlib.suppress(
+                ValueError, KeyError, AttributeError
+            ):  # a message that is no text is a list, or null
+                last = json.loads(out)
+                seconds = int(last["__REALTIME_TIMESTAMP"]) / 1e6
+                if seconds >= self.since:
+                    self.source.last = dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+                    self.mark = last["MESSAGE"].partition("\n")[0][:EXCERPT_MAX].encode()
+        return super().read(until, tick)
+
+
+def torn(log: str, since: float, until: float) -> bool:
+    """Whether a json-file log that may be looked at holds anything but whole records."""
+    for path in Path(log).parent.glob(Path(log).name + "*") if log else ():
+        try:
+            if path.suffix == ".gz" or path.stat().st_mtime < since:
+                continue
+            with path.open("rb") as file:
+                rest = b""
+                while (block := file.read(BLOCK)) and time.monotonic() < until:
+                    whole, newline, rest = (rest + block).rpartition(b"\n")
+                    whole += newline
+                    lines = whole.count(b"\n")
+                    whole.decode()  # the engine writes nothing but UTF-8
+                    if b"\0" in block or whole.count(b'"}\n') != lines or (b"\n" + whole).count(b'\n{"log":') != lines:
+                        return True
+        except UnicodeDecodeError:
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def deleted(log: str) -> bool:
+    """Whether a stored log is not there, as far as that may be seen."""
+    with contextlib.suppress(OSError):
+        return bool(log) and Path(log).parent.is_dir() and not Path(log).exists()
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -616,6 +682,7 @@ class Facts:
     created: str
     finished: str
     driver: str
+    log: str  # where json-file keeps it, on the engine's host
     options: Mapping[str, str]
     service: str
 
@@ -656,6 +723,7 @@ def parse_facts(document: Mapping[str, Any], prefix: str) -> Facts:
         created=str(document.get("Created", "")),
         finished=str(state.get("FinishedAt", "")),
         driver=str(config.get("Type", "")),
+        log=str(document.get("LogPath", "")) if config.get("Type") == "json-file" else "",
         options=config.get("Config") or {},
         service=str(labels.get("com.docker.swarm.service.name", "")),
     )
@@ -761,6 +829,8 @@ class Collector:
             source = self.tally.source(host.prefix + name)
             if key in facts and fact is None:
                 source.end(*NO_ANSWER)
+            elif fact and deleted(fact.log):  # asked for it, the engine makes a new one and shows that
+                source.end("unreadable", plain_reason(b"no such file or directory"))
             else:
                 self.readings.append(ContainerReading(source, host, key, self.since, fact, noise))
         if not chosen and not services and not wanted.containers and not wanted.services:
@@ -778,40 +848,38 @@ class Collector:
 
     def find_in_journal(self, *, everything: bool) -> None:
         """The units that the settings name, or all services and containers that the journal knows."""
-        units, containers = self.journal_values("_SYSTEMD_UNIT"), []
+        units, containers = self.journal_values("_SYSTEMD_UNIT"), self.journal_values("CONTAINER_NAME")
+        shared = {"docker.service", *filter(None, map(self.unit_of, containers))}
         if everything:
-            containers = [
-                name for name in self.journal_values("CONTAINER_NAME") if not matches(name, self.settings.exclude)
-            ]
             units = [unit for unit in units if unit.endswith(".service")]
+            containers = [name for name in containers if not matches(name, self.settings.exclude)]
         else:
             globs = [glob + end for glob in self.settings.units for end in ("", ".service")]
             self.unmatched(self.settings.units, [*units, *(unit.removesuffix(".service") for unit in units)], "unit")
-            units = [unit for unit in units if matches(unit, globs)]
-        for name in containers:
-            self.read_journal(name, [f"CONTAINER_NAME={name}"])
-        for unit in units:
-            if unit == "docker.service":  # its containers' lines carry its name, and are read as theirs
-                own = [f"_SYSTEMD_UNIT={unit}", "SYSLOG_IDENTIFIER=dockerd", "+", f"UNIT={unit}", "_PID=1"]
-                self.read_journal(unit, own)
-            else:
-                self.read_journal(unit, ["-u", unit])
+            units, containers = [unit for unit in units if matches(unit, globs)], []
+        wanted = {name: [f"CONTAINER_NAME={name}"] for name in containers}
+        for unit in units:  # an engine's unit holds its containers' lines as well, which are read as theirs
+            own = [f"SYSLOG_IDENTIFIER={name}" for name in ENGINE_IDENTIFIERS]
+            wanted[unit] = (
+                [f"_SYSTEMD_UNIT={unit}", *own, "+", f"UNIT={unit}", "_PID=1"] if unit in shared else ["-u", unit]
+            )
+        self.readings += [JournalReading(self.tally.source(n), match, self.since) for n, match in wanted.items()]
+
+    def unit_of(self, container: str) -> str:
+        """The unit whose name a container's lines carry; empty when that is not known."""
+        command = ["journalctl", "-q", "--no-pager", "-n", "1", "-o", "json", "--output-fields=_SYSTEMD_UNIT"]
+        _, out, _ = run([*command, f"CONTAINER_NAME={container}"], self.until)
+        with contextlib.suppress(ValueError):
+            return str(json.loads(out).get("_SYSTEMD_UNIT", ""))
+        return ""
 
     def journal_values(self, name: str) -> list[str]:
         """What the journal knows of a field. What it complains of is a part that cannot be read."""
         status, out, err = run(["journalctl", "--no-pager", "-F", name], self.until)
         if status != 0 or err.strip():
-            said = err.strip().splitlines()[0] if err.strip() else b""
-            reason = plain_reason(said) if status is not None else "journalctl does not answer"
+            reason = plain_reason(err) if status is not None else "journalctl does not answer"
             self.failed("journal", ("unreadable", reason))
         return sorted(out.decode(errors="replace").splitlines())
-
-    def read_journal(self, name: str, match: Sequence[str]) -> None:
-        """Line up one journal source. What journalctl says on stderr is never a log line."""
-        command = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "--since", f"@{self.since}", *match]
-        reading = Reading(self.tally.source(name), command)
-        reading.blocks[2] = LineBlocks(lambda _: None)
-        self.readings.append(reading)
 
     def read(self, tick: Tick) -> None:
         """Read every source for its share of the time, and again while there is any left."""
