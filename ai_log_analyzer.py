@@ -1545,9 +1545,14 @@ def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool
     return "".join([*parts, text[done:]])
 
 
+@lru_cache(maxsize=4096)
+def _is_secret_name(name: str) -> bool:
+    return bool(_SECRET_NAME.search(name))
+
+
 def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Values of the variables whose name looks secret, longest first."""
-    values = {value for name, value in environ.items() if _SECRET_NAME.search(name)}
+    values = {environ[name] for name in environ if _is_secret_name(name)}
     # short or plain words (postgres, changeme) would blank half the report
     long = {value for value in values if len(value) >= (12 if value.isalpha() else 8)}
     return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
@@ -1572,6 +1577,8 @@ _ANSI = re.compile(
 
 def _clean(text: str) -> str:
     """One line without controls, without what reorders or hides text, without the start of a comment."""
+    if text.isascii() and text.isprintable():
+        return text.replace("<!--", "<! --")
     kept: list[str] = []
     marks = 0
     for char in text:
@@ -1613,14 +1620,14 @@ CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 # Where a digit decides on the level: numeric levels, a syslog priority, an HTTP status, "errors: 0".
 _NOUN = r"error|exception|failed|traceback|warn|critical|fatal|panic"
 DECISIVE = tuple(
-    re.compile(pattern.encode(), re.IGNORECASE)
+    re.compile(pattern.encode())  # of a line in small letters
     for pattern in (
         rf"""(?:level|lvl|severity|levelno|priority|status|status_code|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)""",
         rf"\b(\d+)\s+(?:\w+\s)?(?:{_NOUN})",
         r"<(\d+)>",
         r'"\s(\d{3})(?!\d)',
         r"\|\s+(\d{3})\s+\|",
-        r"^[A-Z]{3,7}\s\S+\s(\d{3})\s",
+        r"^[a-z]{3,7}\s\S+\s(\d{3})\s",
     )
 )
 
@@ -1630,9 +1637,13 @@ Decisive: TypeAlias = tuple[re.Pattern[bytes], ...]
 
 def decisive(line: bytes) -> Decisive:
     """The patterns that find digits on which the level of such a line depends; none if a word declares it."""
-    if declared_level(re.sub(rb"\d", b"x", line)):
-        return ()
-    return tuple(pattern for pattern in DECISIVE if pattern.search(line))
+    low = line[:EXCERPT_MAX].lower()
+    found = tuple(pattern for pattern in DECISIVE if pattern.search(low))
+    spans = [hit.span(1) for pattern in found for hit in pattern.finditer(low)]
+    masked = bytearray(line[:EXCERPT_MAX])
+    for start, end in spans:
+        masked[start:end] = b"x" * (end - start)
+    return found if found and not declared_level(bytes(masked)) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -1714,7 +1725,8 @@ class Tally:
         self.decided: dict[tuple[bytes, str], Meaning] = {}  # by the kind and its decisive digits
         self.all_meanings: dict[Meaning, Meaning] = {}  # each once, so that its identity tells it
         self.findings: dict[tuple[int, int], Finding] = {}
-        self.examples: dict[str, bytes] = {}  # the first line of each shape
+        self.templates: dict[str, str] = {}  # by shape
+        self.examples: dict[str, str] = {}  # by template, an excerpt of its first line
         self.known_bytes = 0
 
     def source(self, name: str) -> SourceTally:
@@ -1749,7 +1761,7 @@ class Tally:
                 for i in _holding(blob, ends, literal):
                     (found if proves else unsure)[i] |= 1 << bit
         for i, (kind, line) in enumerate(zip(kinds, lines, strict=True)):
-            meaning, digits, asked = self.understand(line), decisive(line[:EXCERPT_MAX]), unsure[i] & ~found[i]
+            meaning, digits, asked = self.understand(line), decisive(line), unsure[i] & ~found[i]
             alone = Finding(found[i], meaning, True, asked, kind, digits)
             self.kinds[kind] = alone if asked or digits else self.shared(found[i], meaning)
         self.known_bytes += len(blob)
@@ -1758,16 +1770,19 @@ class Tally:
         """The meaning of a line, asked of the line itself."""
         declared = declared_level(line)
         named = declared or level(line)
-        if named == "info":
-            meaning = Meaning(named, declared is not None, role(line), "")
-            return self.all_meanings.setdefault(meaning, meaning)
-        template = excerpt(shape(line), SHAPE_MAX)
-        if template not in self.examples:
-            if len(self.examples) >= SHAPES_MAX:
-                template = OTHER
-            self.examples.setdefault(template, line[: EXCERPT_MAX * 4])
+        template = "" if named == "info" else self.template(shape(line), line)
         meaning = Meaning(named, declared is not None, role(line), template)
         return self.all_meanings.setdefault(meaning, meaning)
+
+    def template(self, text: str, line: bytes) -> str:
+        """What a shape is called in the report: made safe, which is costly, and so done once for each of SHAPES_MAX."""
+        if text not in self.templates:
+            if len(self.templates) >= SHAPES_MAX:
+                self.examples.setdefault(OTHER, "")
+                return OTHER
+            self.templates[text] = excerpt(text, SHAPE_MAX)
+            self.examples.setdefault(self.templates[text], excerpt(line))
+        return self.templates[text]
 
     def shared(self, answers: int, meaning: Meaning) -> Finding:
         """The one finding for these answers and this meaning."""
@@ -1781,7 +1796,8 @@ class Tally:
             if finding.unsure >> bit & 1 and query.pattern.search(line):
                 answers |= 1 << bit
         if finding.decisive:
-            digits = [pattern.findall(line[:EXCERPT_MAX]) for pattern in finding.decisive]
+            low = line[:EXCERPT_MAX].lower()
+            digits = [pattern.findall(low) for pattern in finding.decisive]
             key = (finding.kind, repr(digits))
             if not (known := self.decided.get(key)):
                 known = self.decided[key] = self.understand(line)
@@ -2057,11 +2073,11 @@ def find_problems(tally: Tally, history: Sequence[Run]) -> tuple[tuple[Problem, 
         groups[merged[name]].append(name)
     problems = [
         Problem(
-            template=excerpt(template, SHAPE_MAX),
+            template=template,
             level=min((levels[name] for name in names), key=SEVERITIES.index),
             count=sum(shapes[name].total() for name in names),
             sources=dict(sum((shapes[name] for name in names), Counter[str]()).most_common()),
-            example=excerpt(tally.examples[names[0]]),
+            example=tally.examples[names[0]],
             earlier=max((rate[template] for rate in rates), default=0.0) if history and template != OTHER else None,
         )
         for template, names in groups.items()
