@@ -122,6 +122,7 @@ FAILURES = (
     ("journald is not enabled", "its logging driver is journald, and this host has no journal"),
     ("no such container", "the container was removed before it could be read"),
     ("context not found", "there is no such context; see `docker context ls`"),
+    ("unable to resolve docker endpoint", "there is no such context; see `docker context ls`"),
     ("no such file or directory", "its stored log was deleted; restart the container to begin a new one"),
     ("error grabbing logs", "the stored log is damaged"),
     ("unexpected eof", "the Docker daemon ended the stream early"),
