@@ -512,6 +512,14 @@ class Host:
         return [*self.argv, *arguments]
 
 
+def find_hosts(settings: Settings) -> list[Host]:
+    """The engines that the settings name, or the usual one; none where there is no docker command."""
+    engine = shutil.which("docker") or shutil.which("podman")
+    if not engine:
+        return []
+    return [Host((engine, "--context", name), f"{name}/") for name in settings.contexts] or [Host((engine,))]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What `docker inspect` says of one container; times as RFC 3339."""
@@ -615,21 +623,20 @@ class Collector:
     def find(self) -> None:
         """All sources that the settings name; without any, those of Docker, else of the journal."""
         wanted = self.settings
-        engine = shutil.which("docker") or shutil.which("podman")
+        hosts = find_hosts(wanted)
         units_only = wanted.units and not (wanted.containers or wanted.services or wanted.contexts)
-        if engine and not units_only:
-            hosts = [Host((engine, "--context", name), f"{name}/") for name in wanted.contexts] or [Host((engine,))]
+        if hosts and not units_only:
             for number, host in enumerate(hosts):
                 left = (self.until - time.monotonic()) / (len(hosts) - number + 1)
                 self.find_on(host, time.monotonic() + left)
             self.unmatched(wanted.containers, self.names["container"], "container")
             self.unmatched(wanted.services, self.names["service"], "service")
-        journal = not engine and not wanted.containers and not wanted.services and not wanted.contexts
+        journal = not hosts and not wanted.containers and not wanted.services and not wanted.contexts
         if wanted.units or journal:
             if not shutil.which("journalctl"):
                 raise AnalyzerError("neither docker nor journalctl is here; install Docker or use --input FILE")
             self.find_in_journal(everything=not wanted.units)
-        elif not engine:
+        elif not hosts:
             raise AnalyzerError("no docker command found; install Docker or name log files with --input FILE")
 
     def ask(self, host: Host, until: float, *arguments: str) -> tuple[bytes, list[bytes]] | None:
@@ -1253,8 +1260,8 @@ def only_run(settings: Settings) -> Iterator[None]:
         os.close(fd)  # the file stays: a run that waits for a removed one would meet nobody
 
 
-def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
-    """Write the whole file or leave what is there, also when the power fails."""
+def write_atomic(path: Path, text: str | bytes, mode: int = 0o640, owner: tuple[int, int] | None = None) -> None:
+    """Write the whole file or leave what is there, also when the power fails. `owner` is (user id, group id)."""
     data = text.encode(errors="replace") if isinstance(text, str) else text
     path = path.resolve()  # a link keeps pointing where it does
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -1262,7 +1269,9 @@ def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
         with open(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(fd, mode)
+            if owner:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)  # after the owner, which takes special bits away
             os.fsync(fd)
         Path(temporary).replace(path)
     except BaseException:
@@ -1275,14 +1284,17 @@ def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
         os.close(folder)
 
 
-def replace_section(report: bytes, section: str, suffix: str) -> bytes:
-    """The report with this section in the place of an earlier one, or at its end; all else byte for byte."""
-    begin, end = (f"<!-- ai-log-analyzer{suffix}:{word} -->" for word in ("begin", "end"))
+def replace_section(report: bytes, section: str, name: str, *, first: bool = False) -> bytes:
+    """The report with this section in the place of an earlier one, or at its end (its head, if `first`); all else
+    byte for byte."""
+    begin, end = (f"<!-- {name}:{word} -->" for word in ("begin", "end"))
     new = f"{begin}\n{section}{end}\n".encode()
     # A marker counts only as a line of its own: a log line shown in the section cannot be one.
     marks = rb"^%s\r?\n(?:(?!%s\r?$).*\n)*?%s(?:\r?\n|\Z)" % (begin.encode(), begin.encode(), end.encode())
     if found := list(re.finditer(marks, report, re.MULTILINE)):
         return report[: found[-1].start()] + new + report[found[-1].end() :]
+    if first:
+        return new + (b"\n" if report else b"") + report
     gap = b"" if not report or report.endswith(b"\n\n") else b"\n" if report.endswith(b"\n") else b"\n\n"
     return report + gap + new
 
@@ -1291,10 +1303,15 @@ def publish(analysis: Analysis) -> Path:
     """Write report and JSON; the report's path. The caller holds the lock."""
     settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
     report = settings.status / f"WEEKLY_HEALTH_REPORT_{day}.md"
-    earlier = report.read_bytes() if report.exists() else b""
-    write_atomic(report, replace_section(earlier, render_section(analysis), analysis.suffix))
+    write_section(report, render_section(analysis), f"ai-log-analyzer{analysis.suffix}")
     write_atomic(settings.status / f"health_{day}{analysis.suffix}.json", render_json(analysis))
     return report
+
+
+def write_section(report: Path, section: str, name: str, *, first: bool = False) -> None:
+    """Put a section into a report, which is made if need be."""
+    earlier = report.read_bytes() if report.exists() else b""
+    write_atomic(report, replace_section(earlier, section, name, first=first))
 
 
 class DeliveryError(AnalyzerError):
@@ -1304,10 +1321,10 @@ class DeliveryError(AnalyzerError):
         super().__init__(message, 3)
 
 
-def alert_text(analysis: Analysis) -> str:
-    """Score, rating and the five heaviest anomalies, as plain text."""
+def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
+    """Score, rating, what else there is to tell, and the five heaviest anomalies, as plain text."""
     lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}"]
-    lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
+    lines += [*extra, *(f"• {anomaly.text}" for anomaly in analysis.anomalies[:5])]
     return "\n".join(lines)
 
 
@@ -1386,6 +1403,7 @@ PATTERN: Kind = ("a pattern", lambda v: isinstance(v, str))
 TEXTS: Kind = ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(text, str) for text in v))
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
 CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert")
+WEEKLY_PARTS = ("heal", "modules", "agents", "limits", "smoke")  # read by weekly_self_heal.py
 CONFIG_NAME = "ai_log_analyzer.toml"
 
 
@@ -1450,31 +1468,31 @@ def check_pattern(pattern: str, name: str) -> None:
 def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
     """The settings with what the configuration changes; an unknown key is told with the nearest valid one."""
     signals = {signal.key: signal for signal in settings.signals}
-    for key, pattern in _part(config, "signals", None, PATTERN).items():
+    for key, pattern in config_part(config, "signals", None, PATTERN).items():
         if not re.fullmatch("[a-z][a-z0-9_]*", key) or key == "lines":
             raise AnalyzerError(f"configuration: [signals] {excerpt(key)}: a key is a-z, 0-9 and _, and not `lines`", 2)
         known = signals.get(key) or Signal(key=key, label=key.replace("_", " ").title(), pattern=pattern)
         signals[key] = replace(known, pattern=pattern)
-    for key, weight in _part(config, "weights", signals, NUMBER).items():
+    for key, weight in config_part(config, "weights", signals, NUMBER).items():
         signals[key] = replace(signals[key], weight=float(weight))
-    for key, threshold in _part(config, "thresholds", signals, COUNT).items():
+    for key, threshold in config_part(config, "thresholds", signals, COUNT).items():
         signals[key] = replace(signals[key], threshold=threshold)
-    sources = _part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
+    sources = config_part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
     globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
-    alert = _part(config, "alert", ("below", "format"), None)
+    alert = config_part(config, "alert", ("below", "format"), None)
     below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
     form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
     return replace(
         settings,
         signals=tuple(signals.values()),
-        subsystems={**settings.subsystems, **_part(config, "subsystems", None, PATTERN)},
+        subsystems={**settings.subsystems, **config_part(config, "subsystems", None, PATTERN)},
         **globs,
         alert_below=float(below),
         alert_format=form,
     )
 
 
-def _part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
+def config_part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
     """One table of the configuration, its keys among `keys` (any, if None) and its values of one kind."""
     part = config.get(name, {})
     if not isinstance(part, dict):
@@ -1494,14 +1512,14 @@ def known_key(key: str, keys: Iterable[str], where: str = "") -> None:
         raise AnalyzerError(f"configuration: unknown key {where}{excerpt(key)}; did you mean {near[0]}?", 2)
 
 
-def check_webhook(url: str) -> str:
-    """The URL if a message may be sent there: https, or plain http to this machine. It is never shown."""
+def check_url(url: str, name: str) -> str:
+    """The URL, or nothing, if a message may be sent there: https, or plain http to this machine. It is never shown."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
         loopback = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if not url or loopback or (parts.scheme == "https" and parts.hostname and parts.port != 0):
             return url
-    raise AnalyzerError("QT_ALERT_WEBHOOK is not an https URL; copy it from the chat's settings", 2)
+    raise AnalyzerError(f"{name} is not an https URL; copy it from the settings of the service", 2)
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -1532,10 +1550,26 @@ def bounded(kind: type[int] | type[float], low: float, high: float) -> Callable[
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
+    parser = new_parser("ai_log_analyzer.py", __doc__ or "")
+    add = parser.add_argument
+    add(
+        "--input",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="read this file instead, plain or gzip, - is standard input; repeatable",
+    )
+    add("--dry-run", action="store_true", help="print the section; write and send nothing")
+    return parser
+
+
+def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
+    """A parser with the flags that both scripts take; `doc` is the script's docstring."""
     parser = Parser(
-        prog="ai_log_analyzer.py",
-        description=(__doc__ or "").partition("\n\nEnvironment")[0],
-        epilog="Environment" + (__doc__ or "").partition("\n\nEnvironment")[2],
+        prog=prog,
+        description=doc.partition("\n\nEnvironment")[0],
+        epilog="Environment" + doc.partition("\n\nEnvironment")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -1552,17 +1586,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--unit", action="append", default=[], metavar="GLOB", help="read these systemd units; repeatable")
     add("--service", action="append", default=[], metavar="GLOB", help="read these Swarm services; repeatable")
     add("--context", action="append", default=[], metavar="NAME", help="read this Docker context; repeatable")
-    add(
-        "--input",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="read this file instead, plain or gzip, - is standard input; repeatable",
-    )
     add("--root", metavar="DIR", help="the system's folder; everything is written to DIR/status")
     add("--config", type=Path, metavar="FILE", help=f"configuration (ROOT/{CONFIG_NAME})")
-    add("--dry-run", action="store_true", help="print the section; write and send nothing")
     add("--no-alert", action="store_true", help="send no alert")
     add("--prometheus", type=Path, metavar="FILE", help="also write gauges for node_exporter's textfile collector")
     add("--fail-under", type=bounded(float, 0, 100), metavar="SCORE", help="exit 4 when the score is under SCORE")
@@ -1577,7 +1602,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     environ = {**read_dotenv(root / ".env"), **environ}
     config = read_config(args.config, root)
     for key in config:
-        known_key(key, CONFIG_PARTS)
+        known_key(key, CONFIG_PARTS + WEEKLY_PARTS)
     settings = apply_config(Settings(root=root, days=args.days, timeout_s=args.timeout), config)
     named: dict[str, list[str]] = {"containers": args.container, "units": args.unit, "services": args.service}
     if args.input and (any(named.values()) or args.context):
@@ -1591,7 +1616,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
         settings,
         contexts=tuple(dict.fromkeys(args.context)) or settings.contexts,
         inputs=tuple(dict.fromkeys(args.input)),
-        webhook="" if args.no_alert else check_webhook(environ.get("QT_ALERT_WEBHOOK", "").strip()),
+        webhook="" if args.no_alert else check_url(environ.get("QT_ALERT_WEBHOOK", "").strip(), "QT_ALERT_WEBHOOK"),
     )
 
 
@@ -1677,9 +1702,9 @@ def write_export(path: Path, text: str) -> None:
         raise DeliveryError(f"{excerpt(str(path))} could not be written: {error.strerror}") from None
 
 
-def complain(error: AnalyzerError) -> int:
+def complain(error: AnalyzerError, prog: str = "ai_log_analyzer.py") -> int:
     """One line on standard error; the exit code that goes with it."""
-    print(f"ai_log_analyzer.py: {error}", file=sys.stderr)
+    print(f"{prog}: {error}", file=sys.stderr)
     return error.code
 
 
@@ -1706,22 +1731,21 @@ def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> i
     return code or (4 if under else 0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+def guarded(prog: str, work: Callable[[], int]) -> int:
+    """The exit code of a script's work; what an operator can act on becomes one line on standard error."""
     for stream in (sys.stdout, sys.stderr):  # an ASCII terminal gets question marks, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         with terminable():
-            args = build_parser().parse_args(argv)
-            return execute(args, load_settings(args, os.environ), dt.datetime.now(dt.UTC))
+            return work()
     except AnalyzerError as error:
-        return complain(error)
+        return complain(error, prog)
     except OSError as error:
         where = f"{excerpt(str(error.filename))}: " if error.filename else ""
-        return complain(AnalyzerError(f"the report could not be written: {where}{error.strerror}"))
+        return complain(AnalyzerError(f"the report could not be written: {where}{error.strerror}"), prog)
     except KeyboardInterrupt:
-        return complain(AnalyzerError("interrupted; nothing was changed", 130))
+        return complain(AnalyzerError("interrupted; nothing was changed", 130), prog)
 
 
 @contextlib.contextmanager
@@ -1739,6 +1763,16 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, earlier)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+
+    def work() -> int:
+        args = build_parser().parse_args(argv)
+        return execute(args, load_settings(args, os.environ), dt.datetime.now(dt.UTC))
+
+    return guarded("ai_log_analyzer.py", work)
 
 
 if __name__ == "__main__":
