@@ -31,6 +31,7 @@ import datetime as dt
 import gzip
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -379,7 +380,8 @@ def fault_of(data: bytes) -> str:
         return "empty"
     if b"\0" in data:
         return "NUL bytes"
-    try:  # in full, not `ast` alone: `return` outside of a function is found by the compiler
+    try:  # in full: the compiler finds a `return` outside of a function, and passes over half a character in a comment
+        importlib.util.decode_source(data)
         compile(data, "module", "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"not valid Python: {ala.excerpt(error.msg)}" + (f" (line {error.lineno})" if error.lineno else "")
@@ -622,14 +624,17 @@ class Healer:
 
     def accept(self, module: str, data: bytes, verdict: str) -> tuple[str, str]:
         """Take a sound module as known good."""
-        about = (self.plan.root / module).lstat()
+        about, known = (self.plan.root / module).lstat(), self.good.entries.get(module)
+        head, repo = self.git.heads.get(module, ""), self.git.repos.get(module)
+        if known and known.repo not in {None, *self.git.read}:  # its checkout cannot be asked now
+            head, repo = known.head, known.repo
         self.sound[module] = Good(
             sha256=digest(data),
             mode=stat.S_IMODE(about.st_mode),
             uid=about.st_uid,
             gid=about.st_gid,
-            head=self.git.heads.get(module, ""),
-            repo=self.git.repos.get(module),
+            head=head,
+            repo=repo,
         )
         return verdict, ""
 
@@ -1339,9 +1344,7 @@ def run_phases(plan: Plan, phases: Sequence[Phase], args: argparse.Namespace, ou
             console.say("[1/6] Once more, after what was restored...")
             again = run_phase(PHASES[0], plan)
             state = "warning" if again.state == "ok" else again.state
-            again = replace(
-                again, state=state, reason=f"{again.reason}, after modules were restored (before: {outcomes[1].reason})"
-            )
+            again = replace(again, state=state, reason=f"{again.reason} (once more, after Phase 2 restored modules)")
             outcomes[1] = tell(again, console)
 
 
