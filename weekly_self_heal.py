@@ -28,6 +28,7 @@ import argparse
 import ast
 import contextlib
 import datetime as dt
+import errno
 import gzip
 import hashlib
 import http.client
@@ -50,7 +51,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -62,9 +62,9 @@ import ai_log_analyzer as ala
 PROG = "weekly_self_heal.py"
 MARKER = "weekly-self-heal"  # of the base report; what stands outside its marker lines is never changed
 STATES = {"failed": "❌", "warning": "⚠️", "ok": "✅", "skipped": "⏭️"}  # worst first
-# What becomes of a module, and the state of the phase that goes with it; the worst comes first.
-VERDICTS = {"broken": "failed", "restored": "warning", "left alone": "warning", "note": "warning"}
-VERDICTS |= {"deleted": "ok", "changed": "ok", "new": "ok", "intact": "ok"}
+# What becomes of a module, worst first, and the state of the phase that goes with it.
+VERDICTS = {"broken": "failed", "restored": "warning", "left alone": "warning"}
+VERDICTS |= dict.fromkeys(("deleted", "changed", "new", "intact"), "ok")
 # Folders that hold no modules of the system; virtual environments are also known by their pyvenv.cfg.
 FOREIGN = {".git", ".hg", ".svn", ".venv", "venv", "site-packages", "node_modules", ".tox", ".nox", ".eggs", ".cache"}
 FOREIGN |= {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
@@ -72,7 +72,7 @@ FOREIGN |= {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipyn
 LIMITS = {
     "load": (2.0, 4.0),  # of the last 15 minutes, for each processor
     "memory": (85.0, 95.0),  # percent in use, here and below
-    "container_memory": (85.0, 95.0),  # of the limit of a container, or of this program's own
+    "container_memory": (85.0, 95.0),  # of the limit of a container
     "swap": (50.0, 90.0),
     "disk": (80.0, 95.0),
     "inodes": (80.0, 95.0),
@@ -87,15 +87,12 @@ PING_S = 10.0
 MODULE_MAX = 4 << 20  # bytes of a module that are looked at
 BODY_MAX = 1 << 20  # bytes of an answer that are searched
 ROWS_MAX = 30  # rows of a table in the report
-# git as the report needs it: nothing configured in the checkout is run, nothing is fetched, asked or written.
+# Nothing that a checkout configures is run; nothing is fetched, asked or written.
 GIT = ["env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE", "LC_ALL=C", "GIT_TERMINAL_PROMPT=0"]
 GIT += ["git", "--no-optional-locks", "--no-replace-objects", "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
 GIT += ["-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never"]
-IMPORT = """import importlib, os, sys
-os.chdir(sys.argv[1])
-sys.path[:0] = [sys.argv[2], sys.argv[1]]
-importlib.import_module(sys.argv[3])
-"""
+IMPORT = "import importlib, os, sys; os.chdir(sys.argv[1]); sys.path[:0] = sys.argv[2:0:-1]; "
+IMPORT += "importlib.import_module(sys.argv[3])"
 
 
 # ---------------------------------------------------------------------------------------------- values
@@ -112,16 +109,17 @@ class Agent:
     imports: bool = False
     named: bool = False  # in the configuration: to find nothing is a failure
 
-
-Probe = Callable[[float], str]  # takes its deadline (monotonic seconds); why it did not pass, empty when it did
+    def owns(self, module: str) -> bool:
+        """Whether a module is one of this agent's."""
+        return ala.matches(module, self.globs) if self.globs else bool(re.search(self.pattern, module, re.IGNORECASE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smoke:
-    """One smoke test."""
+    """A smoke test. The probe takes its deadline (monotonic seconds) and gives why it did not pass, or nothing."""
 
     name: str
-    probe: Probe
+    probe: Callable[[float], str]
     timeout_s: float = 10.0
 
 
@@ -152,20 +150,16 @@ class Plan:
         return self.settings.status / f"WEEKLY_HEALTH_REPORT_{self.now:%Y-%m-%d}.md"
 
     def holds(self, folder: str) -> bool:
-        """Whether a folder, as a path under root, may hold modules of the system."""
-        parts = folder.split("/")
-        return parts[0] != "status" and folder != own_folder(self.root) and not FOREIGN.intersection(parts)
+        """Whether a folder, as a path under root, may hold modules of the system; the tools' own are none."""
+        parts, home = folder.split("/"), Path(__file__).resolve().parent
+        tools = home != self.root and (self.root / folder).is_relative_to(home)
+        return not (parts[0] == "status" or tools or FOREIGN.intersection(parts) or ".." in parts)
 
     def selects(self, module: str) -> bool:
         """Whether a path under root is one of a module that is looked after."""
-        folders = module.split("/")[:-1]
-        return (
-            module.endswith(".py")
-            and ".." not in folders
-            and all(self.holds("/".join(folders[: n + 1])) for n in range(len(folders)))
-            and ala.matches(module, self.include)
-            and not ala.matches(module, self.exclude)
-        )
+        folder, _, name = module.rpartition("/")
+        wanted = ala.matches(module, self.include) and not ala.matches(module, self.exclude)
+        return wanted and name.endswith(".py") and (not folder or self.holds(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +168,8 @@ class Outcome:
 
     state: str  # a key of STATES
     reason: str
-    details: tuple[str, ...] = ()
-    healed: tuple[str, ...] = ()
+    details: Sequence[str] = ()
+    healed: Sequence[str] = ()
     analysis: ala.Analysis | None = None
 
     @property
@@ -199,12 +193,6 @@ def worst(states: Iterable[str]) -> str:
     return min(states, key=list(STATES).index, default="ok")
 
 
-def own_folder(root: Path) -> str:
-    """The tools' own folder as a path under root; they are no modules of the system. Empty when it is root itself."""
-    home = Path(__file__).resolve().parent
-    return home.relative_to(root).as_posix() if home.is_relative_to(root) and home != root else ""
-
-
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of at most ROWS_MAX rows; nothing when there is no row."""
     lines = [head, ["---"] * len(head), *([ala.cell(text) for text in row] for row in rows[:ROWS_MAX])]
@@ -212,9 +200,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + more if rows else ""
 
 
-def counted(counts: Mapping[str, int], order: Iterable[str]) -> str:
+def counted(keys: Iterable[str], order: Iterable[str]) -> str:
     """Such as `1 broken, 12 intact`."""
-    return ", ".join(f"{counts[key]:,} {key}" for key in order if counts.get(key))
+    counts = Counter(keys)
+    return ", ".join(f"{counts[key]:,} {key}" for key in order if counts[key])
 
 
 # ---------------------------------------------------------------------------------------------- jobs
@@ -248,10 +237,8 @@ class Job(Generic[T]):
 def kill_children() -> None:
     """Kill the commands that the program's jobs have started, with their groups; those of the main thread live on."""
     for children in Path("/proc/self/task").glob("*/children"):
-        if children.parent.name == str(os.getpid()):
-            continue
         with contextlib.suppress(OSError):  # ended in between
-            for pid in children.read_text().split():
+            for pid in children.read_text().split() if children.parent.name != str(os.getpid()) else ():
                 os.killpg(int(pid), signal.SIGKILL)
 
 
@@ -260,8 +247,7 @@ def run_phase(phase: Phase, plan: Plan) -> Outcome:
     limit_s = phase.limit_s or plan.settings.timeout_s + 60
     until = time.monotonic() + limit_s
     try:
-        job = Job(partial(phase.work, plan, until))
-        if outcome := job.wait(until + GRACE_S):
+        if outcome := Job(partial(phase.work, plan, until)).wait(until + GRACE_S):
             return outcome
     except ala.AnalyzerError as error:
         return Outcome(state="failed", reason=str(error))
@@ -279,90 +265,118 @@ def validate_agents(plan: Plan, until: float) -> Outcome:
     modules, _ = find_modules(plan)
     if not modules and not any(agent.named for agent in plan.agents):
         return Outcome(state="skipped", reason="there is no Python module under root")
-    rows, states = [], []
-    for agent in plan.agents:
-        mine = [m for m in modules if belongs(m, agent)]
-        faults = list(agent_faults(plan, agent, mine, until))
-        state = "failed" if faults else "ok"
-        if not mine:
-            state, faults = ("failed" if agent.named else "warning"), ["no module found"]
-        states.append(state)
-        rows.append((agent.name, str(len(mine)), state, "; ".join(faults)))
-    reason = f"{states.count('ok')} of {len(states)} agents are sound"
+    rows = [judge_agent(plan, agent, [m for m in modules if agent.owns(m)], until) for agent in plan.agents]
+    states = [state for _, _, state, _ in rows]
+    details = [table(("Agent", "Modules", "Outcome", "Findings"), rows)]
     return Outcome(
-        state=worst(states), reason=reason, details=(table(("Agent", "Modules", "Outcome", "Findings"), rows),)
+        state=worst(states), reason=f"{states.count('ok')} of {len(states)} agents are sound", details=details
     )
 
 
-def belongs(module: str, agent: Agent) -> bool:
-    """Whether a module is one of an agent's."""
-    if agent.globs:
-        return ala.matches(module, agent.globs)
-    return bool(re.search(agent.pattern, module, re.IGNORECASE))
-
-
-def agent_faults(plan: Plan, agent: Agent, modules: Iterable[str], until: float) -> Iterator[str]:
-    """What is wrong with an agent's modules."""
+def judge_agent(plan: Plan, agent: Agent, modules: Sequence[str], until: float) -> tuple[str, str, str, str]:
+    """An agent's row in the report."""
+    if not modules:
+        return agent.name, "0", "failed" if agent.named else "warning", "no module found"
     names: set[str] = set()
+    faults = []
     for module in modules:
-        try:
-            data = read_module(plan.root / module)
-        except OSError as error:
-            yield f"{module}: {error.strerror}"
-            continue
-        fault = fault_of(data) if data or not module.endswith("__init__.py") else ""
-        if not fault and agent.required:
-            names |= defined_names(data)
-        if not fault and agent.imports:
-            fault = import_fault(plan, module, until)
-        if fault:
-            yield f"{module}: {fault}"
-    yield from (f"{name} is not defined" for name in agent.required if name not in names)
+        fault = module_fault(plan, agent, module, names, until)
+        faults += [f"{module}: {fault}"] if fault else []
+    faults += [f"{name} is not defined" for name in agent.required if name not in names]
+    return agent.name, str(len(modules)), "failed" if faults else "ok", "; ".join(faults)
 
 
-def defined_names(data: bytes) -> set[str]:
-    """The functions and classes at the top of a module, and `Class.method`."""
+def module_fault(plan: Plan, agent: Agent, module: str, names: set[str], until: float) -> str:
+    """What is wrong with an agent's module, empty when nothing is; what it defines is added to `names`."""
+    try:
+        data = read_module(plan.root / module)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    if fault := fault_of(data) if data or not module.endswith("__init__.py") else "":
+        return fault
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    tops = [node for node in ast.parse(data).body if isinstance(node, kinds)]
-    inner = {f"{top.name}.{node.name}" for top in tops for node in top.body if isinstance(node, kinds)}
-    return {top.name for top in tops} | inner
+    for top in ast.parse(data).body if agent.required else ():
+        if isinstance(top, kinds):
+            names |= {top.name, *(f"{top.name}.{node.name}" for node in top.body if isinstance(node, kinds))}
+    return import_fault(plan, plan.root / module, until) if agent.imports else ""
 
 
-def import_fault(plan: Plan, module: str, until: float) -> str:
+def import_fault(plan: Plan, path: Path, until: float) -> str:
     """Why a module cannot be imported by a child process; nothing is written, not even a .pyc file."""
-    path = base = plan.root / module
-    while (base.parent / "__init__.py").exists() and base.parent != plan.root:
+    base = path.parent
+    while (base / "__init__.py").exists() and base != plan.root:
         base = base.parent
-    name = ".".join(path.relative_to(base.parent).with_suffix("").parts).removesuffix(".__init__")
-    until = min(until, time.monotonic() + IMPORT_S)
-    argv = [plan.python, "-B", "-c", IMPORT, str(plan.root), str(base.parent), name]
-    status, _, err = ala.run(argv, until)
-    said = err.strip().splitlines()
+    name = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+    argv = [plan.python, "-B", "-c", IMPORT, str(plan.root), str(base), name]
+    status, _, err = ala.run(argv, min(until, time.monotonic() + IMPORT_S))
     if status is None:
         return "its import did not end in time"
-    return f"its import failed: {ala.excerpt(said[-1]) if said else f'status {status}'}" if status else ""
+    return f"its import failed: {last_words(err) or f'status {status}'}" if status else ""
+
+
+def last_words(err: bytes) -> str:
+    """The last line that a command said, safe to show."""
+    return ala.excerpt((err.strip().splitlines() or [b""])[-1])
 
 
 # ---------------------------------------------------------------------------------------------- phase 2: modules
 
 
+def check_modules(plan: Plan, until: float) -> Outcome:
+    """Compare every module with the last known good copy and with git HEAD; restore what is missing or broken.
+
+    Every byte is read every time. A cache by size and time would be faster and blind to what this is for: bits that
+    rot under an unchanged time stamp. 5,000 modules take about a second, those that are new or changed a bit more.
+    """
+    modules, checkouts = find_modules(plan)
+    good, git = KnownGood(plan), Git(plan, until)
+    git.read_heads(checkouts)
+    known = bool(good.entries)
+    if not (modules or known or git.heads):
+        return Outcome(state="skipped", reason="there is no Python module under root")
+    healer = Healer(plan, good, git)
+    healer.look(modules, until)
+    if not plan.check:
+        try:
+            good.keep(healer.sound, git.links, until)
+        except OSError as error:
+            good.notes.append(f"the known good copies could not be written: {error.strerror}")
+    return module_outcome(healer.findings, good.notes + git.notes, known=known)
+
+
+def module_outcome(findings: Sequence[Finding], notes: Sequence[str], *, known: bool) -> Outcome:
+    """What was found, as a phase's outcome. On the first run everything is new, and not worth a row."""
+    order = list(VERDICTS)
+    verdicts = [finding.verdict for finding in findings]
+    notable = sorted(findings, key=lambda f: (order.index(f.verdict), f.module))
+    rows = [
+        (f.module, f.verdict, f.text, f.kept)
+        for f in notable
+        if f.verdict not in ({"intact"} if known else {"intact", "new"})
+    ]
+    return Outcome(
+        state=worst([VERDICTS[verdict] for verdict in verdicts] + ["warning" for _ in notes]),
+        reason=f"{len(findings):,} modules: {counted(verdicts, order)}{'' if known else ' (first run)'}",
+        details=[
+            *(f"- ⚠️ {ala.cell(note)}" for note in notes),
+            table(("Module", "Verdict", "Finding", "Kept as"), rows),
+        ],
+        healed=[f"{f.module}: {f.text}" for f in notable if f.verdict == "restored"],
+    )
+
+
 def find_modules(plan: Plan) -> tuple[list[str], list[str]]:
-    """The modules under root, sorted, and the folders that are git checkouts of their own, as paths under root."""
+    """The modules under root, sorted, and the folders that are git checkouts, as paths under root; root is one."""
     modules, checkouts = [], [""]
     for folder, folders, files in os.walk(plan.root):
         above = Path(folder).relative_to(plan.root).as_posix().removeprefix(".")
         prefix = f"{above}/" if above else ""
-        if above and ".git" in chain(files, folders):
+        if above and ".git" in {*files, *folders}:
             checkouts.append(above)
-        folders[:] = [f for f in folders if plan.holds(prefix + f) and not (Path(folder) / f / "pyvenv.cfg").exists()]
+        folders[:] = [f for f in folders if plan.holds(prefix + f) and not Path(folder, f, "pyvenv.cfg").exists()]
         found = [prefix + file for file in files if plan.selects(prefix + file)]
-        modules += [module for module in found if is_plain(plan.root / module)]
+        modules += [m for m in found if (plan.root / m).is_file() and not (plan.root / m).is_symlink()]
     return sorted(modules), checkouts
-
-
-def is_plain(path: Path) -> bool:
-    """Whether a path is a regular file itself, not a link to one."""
-    return path.is_file() and not path.is_symlink()
 
 
 def read_module(path: Path) -> bytes:
@@ -370,16 +384,14 @@ def read_module(path: Path) -> bytes:
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         data = file.read(MODULE_MAX + 1)
     if len(data) > MODULE_MAX:
-        raise OSError(27, f"larger than {MODULE_MAX >> 20} MiB")
+        raise OSError(errno.EFBIG, f"larger than {MODULE_MAX >> 20} MiB")
     return data
 
 
 def fault_of(data: bytes) -> str:
     """Why bytes are no sound module; empty when they are. An empty one is sound only where it always was."""
-    if not data:
-        return "empty"
-    if b"\0" in data:
-        return "NUL bytes"
+    if not data or b"\0" in data:
+        return "NUL bytes" if data else "empty"
     try:  # in full: the compiler finds a `return` outside of a function, and passes over half a character in a comment
         importlib.util.decode_source(data)
         compile(data, "module", "exec", dont_inherit=True)
@@ -396,14 +408,14 @@ def digest(data: bytes) -> str:
 
 
 @dataclass(slots=True)
-class Checkouts:
-    """What git HEAD holds of the modules under root, in root's checkout and those inside of it."""
+class Git:
+    """What HEAD holds of the modules under root, in root's checkout and those inside of it."""
 
     plan: Plan
     until: float
     heads: dict[str, str] = field(default_factory=dict)  # the blob of each module
     repos: dict[str, str] = field(default_factory=dict)  # the checkout of each module
-    read: set[str] = field(default_factory=set)  # the checkouts that could be read
+    answered: set[str] = field(default_factory=set)  # the checkouts whose HEAD could be read
     links: set[str] = field(default_factory=set)  # the submodules
     busy: set[str] = field(default_factory=set)  # in a merge conflict, or left out by a sparse checkout
     notes: list[str] = field(default_factory=list)
@@ -412,23 +424,20 @@ class Checkouts:
         """Run git in a checkout."""
         return ala.run([*GIT, "-C", str(self.plan.root / folder), *arguments], self.until)
 
-    def find(self, folders: Iterable[str]) -> None:
+    def read_heads(self, folders: Iterable[str]) -> None:
         """Read each checkout. Where there is no git, no checkout or no commit yet, there is simply no HEAD."""
-        if not shutil.which("git"):
-            self.notes += ["git is not installed: only known good copies can be restored"] if has_git(self.plan) else []
-            return
         for folder in folders:
             status, out, err = self.ask(folder, "ls-tree", "-r", "-z", "HEAD")
             if status == 0:
                 self.take(folder, out)
-            elif not re.search(b"not a git repository|Not a valid object name HEAD", err):
-                said = ala.excerpt(err.strip().splitlines()[0]) if err.strip() else "it does not answer"
-                self.notes.append(f"git HEAD of {folder or 'root'} cannot be read: {said}")
+            elif (self.plan.root / folder / ".git").exists() and b"Not a valid object name HEAD" not in err:
+                reason = last_words(err) or "git does not answer"
+                self.notes.append(f"git HEAD of {folder or 'root'} cannot be read: {reason}")
 
     def take(self, folder: str, listing: bytes) -> None:
         """Note what `git ls-tree` lists, and which of it is not to be expected on the disk as it is in HEAD."""
         prefix = f"{folder}/" if folder else ""
-        self.read.add(folder)
+        self.answered.add(folder)
         for row in filter(None, listing.split(b"\0")):
             about, path = row.split(b"\t", 1)
             mode, _, blob = about.decode().split()
@@ -437,9 +446,8 @@ class Checkouts:
                 self.links.add(module)
             elif mode != "120000" and self.plan.selects(module):
                 self.heads[module], self.repos[module] = blob, folder
-        for row in self.ask(folder, "ls-files", "-t", "-z")[1].split(b"\0"):
-            if row[:2] in {b"S ", b"M "}:
-                self.busy.add(prefix + os.fsdecode(row[2:]))
+        rows = self.ask(folder, "ls-files", "-t", "-z")[1].split(b"\0")
+        self.busy |= {prefix + os.fsdecode(row[2:]) for row in rows if row[:2] in {b"S ", b"M "}}
 
     def content(self, module: str) -> bytes | None:
         """What HEAD holds of a module, without any filter that the checkout configures."""
@@ -451,11 +459,6 @@ class Checkouts:
         blob = self.heads.get(module, "")
         kind = hashlib.sha256 if len(blob) == 64 else partial(hashlib.sha1, usedforsecurity=False)
         return kind(b"blob %d\0" % len(data) + data).hexdigest() == blob
-
-
-def has_git(plan: Plan) -> bool:
-    """Whether root looks like a git checkout."""
-    return (plan.root / ".git").exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,27 +477,19 @@ class KnownGood:
     """The known good copies: gzip files named by the SHA-256 of what they hold, and the manifest that names them."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.folder = plan.settings.status / "known_good"
+        self.plan, self.folder = plan, plan.settings.status / "known_good"
         self.manifest = self.folder / "manifest.json"
         self.entries: dict[str, Good] = {}
         self.submodules: set[str] = set()
         self.notes: list[str] = []
-        self.load()
-        self.known = bool(self.entries)  # there was an earlier run
-
-    def load(self) -> None:
-        """Read the manifest; a damaged one is made anew, and told."""
         try:
             document = json.loads(self.manifest.read_bytes())
-            entries = {module: Good(**entry) for module, entry in document["modules"].items()}
-            self.submodules = set(document["submodules"])
+            entries = {module: Good(**entry) for module, entry in document["modules"].items() if plan.selects(module)}
+            self.entries, self.submodules = entries, set(document["submodules"])
         except FileNotFoundError:
-            return
+            pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            self.notes.append(f"the manifest of known good copies cannot be read ({type(error).__name__})")
-            return
-        self.entries = {module: good for module, good in entries.items() if self.plan.selects(module)}
+            self.notes.append(f"the manifest of known good copies could not be read ({type(error).__name__})")
 
     def path(self, sha256: str) -> Path:
         """Where a copy is kept."""
@@ -507,15 +502,16 @@ class KnownGood:
             return data if digest(data) == sha256 else None
         return None
 
-    def keep(self, found: Mapping[str, Good], links: Iterable[str], until: float) -> None:
-        """Make the found modules the known good ones. Nothing is written that is there already."""
+    def keep(self, sound: Mapping[str, Good], links: Iterable[str], until: float) -> None:
+        """Make the sound modules the known good ones. Nothing is written that is there already."""
         self.folder.mkdir(mode=0o750, exist_ok=True)
         with ThreadPoolExecutor(16) as pool:  # side by side the disk needs a third of the time
-            stored = list(pool.map(partial(self.store, until), found, found.values()))
-        entries = {m: g if ok else self.entries.get(m) for (m, g), ok in zip(found.items(), stored, strict=True)}
-        if missed := stored.count(False):
-            self.notes.append(f"no known good copy of {missed} modules could be kept")
-        self.write({module: good for module, good in sorted(entries.items()) if good}, sorted(links))
+            stored = pool.map(partial(self.store, until), sound, sound.values())
+            missed = [module for module, done in zip(sound, stored, strict=True) if not done]
+        if missed:
+            self.notes.append(f"no known good copy could be kept of {len(missed)} modules")
+        entries = {**sound, **{m: self.entries[m] for m in missed if m in self.entries}}
+        self.write({m: entries[m] for m in sorted(entries) if m in self.entries or m not in missed}, sorted(links))
 
     def store(self, until: float, module: str, good: Good) -> bool:
         """Keep a copy of a module, if it still is what was looked at; whether there is a whole one."""
@@ -532,9 +528,8 @@ class KnownGood:
         """Write the manifest, a line for each module, then remove the copies that it does not name."""
         rows = ",\n".join(f"{json.dumps(module)}: {json.dumps(asdict(good))}" for module, good in entries.items())
         text = f'{{"schema": 1, "submodules": {json.dumps(submodules)}, "modules": {{\n{rows}\n}}}}\n'
-        with contextlib.suppress(FileNotFoundError):
-            if self.manifest.read_text() == text:
-                return
+        if self.manifest.exists() and self.manifest.read_bytes() == text.encode():
+            return
         ala.write_atomic(self.manifest, text)
         names = {self.manifest.name, *(self.path(good.sha256).name for good in entries.values())}
         for file in self.folder.iterdir():
@@ -544,104 +539,92 @@ class KnownGood:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is said of one module."""
+    """What is said of one module; `kept` is where its broken file is, as a path under root."""
 
     module: str
     verdict: str  # a key of VERDICTS
     text: str = ""
+    kept: str = ""
 
 
 @dataclass(slots=True)
 class Healer:
-    """Compares every module with its known good copy and with git HEAD, and restores what is missing or broken."""
+    """Compares every module with its known good copy and with HEAD, and restores what is missing or broken."""
 
     plan: Plan
     good: KnownGood
-    git: Checkouts
-    until: float
+    git: Git
     findings: list[Finding] = field(default_factory=list)
-    sound: dict[str, Good] = field(default_factory=dict)  # what becomes the known good
+    sound: dict[str, Good] = field(default_factory=dict)  # the next known good ones
 
-    def look(self, modules: Sequence[str]) -> None:
+    def look(self, modules: Iterable[str], until: float) -> None:
         """Judge every module that is there, and every one that should be."""
-        there = set(modules)
-        for module in [*modules, *sorted({*self.good.entries, *self.git.heads} - there)]:
-            if time.monotonic() > self.until:
-                raise ala.AnalyzerError(f"not all modules were looked at within the limit ({len(self.findings)} were)")
-            verdict, text = self.judge(module) if module in there else self.judge_absent(module)
-            self.findings += [Finding(module, verdict, text)] if verdict else []
+        there = dict.fromkeys(modules, self.judge)
+        absent = dict.fromkeys(sorted({*self.good.entries, *self.git.heads} - {*there}), self.judge_absent)
+        for module, judge in {**there, **absent}.items():
+            if time.monotonic() > until:
+                raise ala.AnalyzerError(f"only {len(self.findings):,} modules could be looked at within the limit")
+            if found := judge(module):
+                self.findings.append(found)
+            if (
+                module not in self.sound
+                and module in self.good.entries
+                and found
+                and found.verdict in {"broken", "left alone"}
+            ):
+                self.sound[module] = self.good.entries[module]  # what is not sound now is not forgotten
 
-    def judge(self, module: str) -> tuple[str, str]:
+    def judge(self, module: str) -> Finding:
         """The verdict on a module that is there, restored if need be. What is as HEAD holds it is never touched."""
         known = self.good.entries.get(module)
         try:
             data = read_module(self.plan.root / module)
-        except OSError as error:
-            return self.judge_unreadable(module, error)
+        except OSError as error:  # the disk does not give it back; one that is locked or huge may well be sound
+            if error.errno == errno.EIO:
+                return self.heal(module, "unreadable")
+            return Finding(module, "left alone", f"it cannot be read: {error.strerror}")
         if known and digest(data) == known.sha256:
             return self.accept(module, data, "intact")
-        as_committed = self.git.is_head(module, data)
-        fault = fault_of(data)
-        if not data and (as_committed or not (known or module in self.git.heads)):
-            fault = ""  # it was empty from its beginning
+        committed = self.git.is_head(module, data)
+        always_empty = not data and (committed or not (known or module in self.git.heads))
+        fault = "" if always_empty else fault_of(data)
         if not fault:
             return self.accept(module, data, "changed" if known else "new")
-        if as_committed or module in self.git.busy:
-            self.pass_on(module)
-            return "left alone", f"{fault}, {'as it is committed' if as_committed else 'in a merge that is not ended'}"
+        if committed or module in self.git.busy:
+            why = "as it is committed" if committed else "in a merge that is not ended"
+            return Finding(module, "left alone", f"{fault}, {why}")
         return self.heal(module, fault)
 
-    def judge_unreadable(self, module: str, error: OSError) -> tuple[str, str]:
-        """A module that the disk does not give back is broken; one that is locked or huge may well be sound."""
-        if error.errno == 5:
-            return self.heal(module, "unreadable")
-        self.pass_on(module)
-        return "left alone", f"it cannot be read: {error.strerror}"
-
-    def judge_absent(self, module: str) -> tuple[str, str]:
+    def judge_absent(self, module: str) -> Finding | None:
         """The verdict on a module that should be there. Only what is surely gone is missing."""
         known = self.good.entries.get(module)
         try:
             (self.plan.root / module).lstat()
         except (FileNotFoundError, NotADirectoryError):
-            if module in self.git.busy:
-                return "", ""
             if known and self.deletion_is_committed(module, known):
-                return "deleted", "the deletion is committed in git"
-            return self.heal(module, "missing")
+                return Finding(module, "deleted", "the deletion is committed in git")
+            return None if module in self.git.busy else self.heal(module, "missing")
         except OSError as error:
-            self.pass_on(module)
-            return "left alone", f"it cannot be looked at: {error.strerror}"
-        return ("changed", "it is no longer a plain file") if known else ("", "")
+            return Finding(module, "left alone", f"it cannot be looked at: {error.strerror}")
+        return Finding(module, "changed", "it is no longer a plain file") if known else None
 
     def deletion_is_committed(self, module: str, known: Good) -> bool:
         """Whether git says so: the checkout it was in no longer holds it, or is itself no longer a submodule."""
-        if known.repo is None:
-            return False
-        if known.repo in self.git.read:
+        if known.repo in self.git.answered:
             return module not in self.git.heads
-        return known.repo in self.good.submodules and bool(self.git.read) and known.repo not in self.git.links
+        return known.repo in self.good.submodules - self.git.links and bool(self.git.answered)
 
-    def accept(self, module: str, data: bytes, verdict: str) -> tuple[str, str]:
+    def accept(self, module: str, data: bytes, verdict: str) -> Finding:
         """Take a sound module as known good."""
         about, known = (self.plan.root / module).lstat(), self.good.entries.get(module)
         head, repo = self.git.heads.get(module, ""), self.git.repos.get(module)
-        if known and known.repo not in {None, *self.git.read}:  # its checkout cannot be asked now
+        if known and known.repo not in {None, *self.git.answered}:  # its checkout cannot be asked now
             head, repo = known.head, known.repo
+        mode = stat.S_IMODE(about.st_mode)
         self.sound[module] = Good(
-            sha256=digest(data),
-            mode=stat.S_IMODE(about.st_mode),
-            uid=about.st_uid,
-            gid=about.st_gid,
-            head=head,
-            repo=repo,
+            sha256=digest(data), mode=mode, uid=about.st_uid, gid=about.st_gid, head=head, repo=repo
         )
-        return verdict, ""
-
-    def pass_on(self, module: str) -> None:
-        """Keep what was known of a module that is not sound now."""
-        if known := self.good.entries.get(module):
-            self.sound[module] = known
+        return Finding(module, verdict)
 
     def copies(self, module: str) -> Iterator[tuple[str, bytes]]:
         """The sound copies to restore from, the newer first: HEAD, if it has changed since the known good one."""
@@ -658,28 +641,26 @@ class Healer:
             if data is not None and (not data or not fault_of(data)):
                 yield words, data
 
-    def heal(self, module: str, fault: str) -> tuple[str, str]:
+    def heal(self, module: str, fault: str) -> Finding:
         """Restore a module, or say why not."""
-        self.pass_on(module)
         words, data = next(self.copies(module), ("", b""))
         if not words:
-            return "broken", f"{fault}; there is no sound copy to restore it from"
+            return Finding(module, "broken", f"{fault}; there is no sound copy to restore it from")
         if self.plan.check:
-            return "broken", f"{fault}; it would be restored from {words}"
+            return Finding(module, "broken", f"{fault}; it would be restored from {words}")
         try:
             kept = self.replace(module, data)
         except OSError as error:
-            return "broken", f"{fault}; it could not be restored from {words}: {error.strerror or error}"
+            return Finding(module, "broken", f"{fault}; not restored from {words}: {error.strerror or error}")
         self.accept(module, data, "restored")
-        return "restored", f"{fault}; restored from {words}" + (f"; the broken file is in {kept}" if kept else "")
+        return Finding(module, "restored", f"{fault}; restored from {words}", kept)
 
     def replace(self, module: str, data: bytes) -> str:
-        """Put sound bytes in a module's place; where the broken file is kept, as a path under root."""
-        path, known = self.plan.root / module, self.good.entries.get(module)
+        """Put sound bytes in a module's place; where the broken file is kept."""
+        path, known, kept = self.plan.root / module, self.good.entries.get(module), None
         make_parents(self.plan.root, path)
         above = path.parent.stat()
         mode, owner = (known.mode, (known.uid, known.gid)) if known else (0o644, (above.st_uid, above.st_gid))
-        kept = None
         if path.exists():
             about = path.stat()
             mode, owner = stat.S_IMODE(about.st_mode), (about.st_uid, about.st_gid)
@@ -687,7 +668,7 @@ class Healer:
         try:
             ala.write_atomic(path, data, mode, owner)
         except OSError:
-            if kept:  # it stays where it was: one of it is enough
+            if kept:  # the file is still in its place: one of it is enough
                 kept.unlink()
             raise
         if read_module(path) != data:
@@ -701,7 +682,7 @@ def make_parents(root: Path, path: Path) -> None:
     for part in path.relative_to(root).parts[:-1]:
         above, folder = folder.stat(), folder / part
         if folder.is_symlink():
-            raise OSError(40, f"{part} is a link")
+            raise OSError(errno.ELOOP, f"{part} is a link")
         if not folder.exists():
             folder.mkdir()
             os.chown(folder, above.st_uid, above.st_gid)
@@ -709,64 +690,17 @@ def make_parents(root: Path, path: Path) -> None:
 
 def quarantine(plan: Plan, module: str) -> Path:
     """Keep a broken file under status/quarantine/<date>/; nothing that is there is overwritten."""
-    first = plan.settings.status / "quarantine" / f"{plan.now:%Y-%m-%d}" / module
-    first.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for number in range(2, 1000):
-        place = first if number == 2 else first.with_name(f"{first.name}.{number - 1}")
-        try:
-            place.hardlink_to(plan.root / module)  # needs no room on the disk, and not to be read
-        except FileExistsError:
-            continue
-        except OSError:  # another filesystem
-            copy_new(plan.root / module, place)
-        return place
-    raise OSError("there are a thousand broken files of it in quarantine already")
-
-
-def copy_new(source: Path, target: Path) -> None:
-    """Copy a file whole or not at all."""
+    place = plan.settings.status / "quarantine" / f"{plan.now:%Y-%m-%d}" / module
+    place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    name, number = place.name, 1
+    while place.exists():
+        number += 1
+        place = place.with_name(f"{name}.{number}")
     try:
-        with source.open("rb") as old, target.open("xb") as new:
-            shutil.copyfileobj(old, new)
-    except OSError:
-        target.unlink(missing_ok=True)
-        raise
-
-
-def check_modules(plan: Plan, until: float) -> Outcome:
-    """Compare every module with the last known good copy and with git HEAD; restore what is missing or broken.
-
-    Every byte is read every time. A cache by size and time would be faster and blind to what this is for: bits that
-    rot under an unchanged time stamp. 5,000 modules take about a second.
-    """
-    modules, folders = find_modules(plan)
-    good, git = KnownGood(plan), Checkouts(plan, until)
-    git.find(folders)
-    if not (modules or good.entries or git.heads):
-        return Outcome(state="skipped", reason="there is no Python module under root")
-    healer = Healer(plan, good, git, until)
-    healer.look(modules)
-    if not plan.check:
-        try:
-            good.keep(healer.sound, git.links, until)
-        except OSError as error:
-            good.notes.append(f"the known good copies could not be written: {error.strerror}")
-    return module_outcome(healer.findings, good.notes + git.notes, known=good.known)
-
-
-def module_outcome(findings: Sequence[Finding], notes: Sequence[str], *, known: bool) -> Outcome:
-    """What was found, as a phase's outcome."""
-    order = list(VERDICTS)
-    counts = Counter(finding.verdict for finding in findings)
-    notable = sorted(findings, key=lambda f: (order.index(f.verdict), f.module))
-    rows = [(f.module, f.verdict, f.text) for f in notable if f.verdict != "intact" and (known or f.verdict != "new")]
-    healed = tuple(f"{f.module}: {f.text}" for f in notable if f.verdict == "restored")
-    return Outcome(
-        state=worst([VERDICTS[verdict] for verdict in counts] + ["warning" for _ in notes]),
-        reason=f"{len(findings):,} modules: {counted(counts, order)}{'' if known else ' (first run)'}",
-        details=(*(f"- ⚠️ {ala.cell(note)}" for note in notes), table(("Module", "Verdict", "Finding"), rows)),
-        healed=healed,
-    )
+        place.hardlink_to(plan.root / module)  # needs no room on the disk, and not to be read
+    except OSError:  # status/ is on another filesystem
+        ala.write_atomic(place, read_module(plan.root / module))
+    return place
 
 
 # ---------------------------------------------------------------------------------------------- phase 3: containers
@@ -781,13 +715,10 @@ class Container:
     name: str
     facts: ala.Facts | None
 
-    def state(self, since: dt.datetime) -> str:
-        """How well it is. What ended before `since` is history."""
-        facts = self.facts
-        if not facts or facts.status in SICK or facts.health == "unhealthy":
-            return "failed"
-        recent = facts.status == "paused" or (facts.finished > "0002" and ala.parse_time(facts.finished) >= since)
-        return "warning" if facts.finding and recent else "ok"
+    @property
+    def words(self) -> str:
+        """What there is to say of it."""
+        return (self.facts.finding or self.facts.status) if self.facts else "the engine does not answer for it"
 
     @property
     def down(self) -> bool:
@@ -797,12 +728,13 @@ class Container:
         ended = facts and facts.status == "exited" and (facts.exit_code or facts.oom_killed)
         return bool(facts and (facts.health == "unhealthy" or facts.status == "dead" or ended))
 
-    @property
-    def row(self) -> tuple[str, str, str]:
-        """Its row in the report."""
-        if not self.facts:
-            return self.name, "?", "the engine does not answer for it"
-        return self.name, self.facts.status, self.facts.finding
+    def state(self, since: dt.datetime) -> str:
+        """How well it is. What ended before `since` is history."""
+        facts = self.facts
+        if not facts or facts.status in SICK or facts.health == "unhealthy":
+            return "failed"
+        recent = facts.status == "paused" or (facts.finished > "0002" and ala.parse_time(facts.finished) >= since)
+        return "warning" if facts.finding and recent else "ok"
 
 
 def check_containers(plan: Plan, until: float) -> Outcome:
@@ -810,23 +742,22 @@ def check_containers(plan: Plan, until: float) -> Outcome:
     hosts = ala.find_hosts(plan.settings)
     if not hosts:
         return Outcome(state="skipped", reason="there is no docker command")
-    found = [container for host in hosts for container in list_containers(host, until)]
+    found = {(c.host, c.key): c for host in hosts for c in list_containers(host, until)}
     if not found:
         return Outcome(state="warning", reason="the engine has no container")
-    to_restart = [c for c in found if c.down and ala.matches(c.name.removeprefix(c.host.prefix), plan.restart)]
+    chosen = [c for c in found.values() if c.down and ala.matches(c.name.removeprefix(c.host.prefix), plan.restart)]
     if plan.check:
-        lines, healed = [f"{c.name} would be restarted" for c in to_restart], dict[tuple[ala.Host, str], Container]()
+        lines, healed = [f"{c.name} would be restarted ({c.words})" for c in chosen], list[Container]()
     else:
-        lines, healed = restart(to_restart, until)
-    found = [healed.get((c.host, c.key), c) for c in found]
+        lines, healed = restart(chosen, until)
     since = plan.now - dt.timedelta(days=plan.settings.days)
-    states = Counter("healed" if (c.host, c.key) in healed else c.state(since) for c in found)
-    odd = [c.row for c in found if c.state(since) != "ok"]
+    states = {key: c.state(since) for key, c in found.items()} | {(c.host, c.key): "restarted" for c in healed}
+    odd = [(c.name, c.facts.status if c.facts else "?", c.words) for key, c in found.items() if states[key] != "ok"]
     return Outcome(
-        state=worst({"healed": "warning"}.get(state, state) for state in states),
-        reason=f"{len(found)} containers: {counted(states, ('failed', 'warning', 'healed', 'ok'))}",
-        details=(*(f"- {ala.cell(line)}" for line in lines), table(("Container", "State", "Finding"), odd)),
-        healed=tuple(lines) if healed else (),
+        state=worst({"restarted": "warning"}.get(state, state) for state in states.values()),
+        reason=f"{len(found)} containers: {counted(states.values(), ('failed', 'warning', 'restarted', 'ok'))}",
+        details=[*(f"- {ala.cell(line)}" for line in lines), table(("Container", "State", "Found"), odd)],
+        healed=[] if plan.check else lines,
     )
 
 
@@ -835,31 +766,29 @@ def list_containers(host: ala.Host, until: float) -> list[Container]:
     command = host.command("ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}")
     status, out, err = ala.run(command, min(until, time.monotonic() + 20))
     if status != 0:
-        reason = ala.plain_reason(err) if status else "the engine does not answer"
-        raise ala.AnalyzerError(host.prefix + reason)
+        raise ala.AnalyzerError(host.prefix + (ala.plain_reason(err) if status else "the engine does not answer"))
     names = ala.parse_listing(out)
     facts = ala.inspect(host, list(names), min(until, time.monotonic() + 20)) if names else {}
     # One that is listed and not inspected is gone by now.
     return [Container(host, key, host.prefix + name, facts[key]) for key, name in names.items() if key in facts]
 
 
-def restart(containers: Sequence[Container], until: float) -> tuple[list[str], dict[tuple[ala.Host, str], Container]]:
-    """Restart each once and wait until all are up; what to tell, and those that came up, as they are now."""
+def restart(containers: Sequence[Container], until: float) -> tuple[list[str], list[Container]]:
+    """Restart each once, then see which come up: what to tell, and those that did."""
     until = min(until, time.monotonic() + RESTART_S + 10 * len(containers))
-    lines, began = [], {}
+    begun: list[tuple[Container, float, str]] = []
     for container in containers:
         status, _, err = ala.run(container.host.command("restart", container.key), until)
-        if status == 0:
-            began[container] = time.monotonic()
-        else:
-            reason = ala.plain_reason(err) if status else "it took too long"
-            lines.append(f"{container.name} could not be restarted: {reason}")
-    healed: dict[tuple[ala.Host, str], Container] = {}
-    for container, at in began.items():
-        now, up = await_up(container, at, until)
-        before, after = container.row[2] or container.row[1], now.row[2] or now.row[1]
-        lines.append(f"{container.name} was restarted ({before}): {'it is up' if up else 'it did not help'} ({after})")
-        healed |= {(now.host, now.key): now} if up else {}
+        reason = "" if status == 0 else ala.plain_reason(err) if status else "it took too long"
+        begun.append((container, time.monotonic(), reason))
+    lines, healed = [], []
+    for container, at, reason in begun:
+        now, up = (container, False) if reason else await_up(container, at, until)
+        result = (
+            f"could not be done: {reason}" if reason else f"{'it is up' if up else 'it did not help'} ({now.words})"
+        )
+        lines.append(f"{container.name} was down ({container.words}); restart: {result}")
+        healed += [now] if up else []
     return lines, healed
 
 
@@ -869,10 +798,8 @@ def await_up(container: Container, began: float, until: float) -> tuple[Containe
         answer = ala.inspect(container.host, [container.key], min(until, time.monotonic() + 5))
         container = replace(container, facts=answer.get(container.key))
         facts = container.facts
-        if not facts or facts.status in {"exited", *SICK}:
-            return container, False
-        if facts.health == "healthy":
-            return container, True
+        if not facts or facts.status in {"exited", *SICK} or facts.health == "healthy":
+            return container, bool(facts and facts.health == "healthy" and facts.status == "running")
         if facts.health in {"", "none"} and time.monotonic() > began + SETTLE_S:
             return container, facts.status == "running"
         if time.monotonic() > until - 1:
@@ -887,23 +814,20 @@ Reading = tuple[str, str, float, str]  # key of LIMITS, what is measured, its va
 
 def measure_system(plan: Plan, until: float) -> Outcome:
     """Load, memory, swap, disks, inodes and uptime against their limits."""
-    rows, states = [], []
+    rows = []
     for measure in (read_load, read_memory, read_container_memory, read_disks, read_uptime):
         try:
-            readings = list(measure(plan, until))
+            for key, what, value, words in measure(plan, until):
+                warn, fail = plan.limits[key]
+                rows.append((what, words, "failed" if value >= fail else "warning" if value >= warn else "ok"))
         except (OSError, ValueError, KeyError) as error:
-            rows.append((measure.__name__.removeprefix("read_"), "not available", type(error).__name__))
-            continue
-        for key, what, value, words in readings:
-            warn, fail = plan.limits[key]
-            states.append("failed" if value >= fail else "warning" if value >= warn else "ok")
-            rows.append((what, words, states[-1]))
-    odd = [f"{what} {words}" for what, words, state in rows if state in {"warning", "failed"}]
+            rows.append((measure.__name__.removeprefix("read_"), f"not available ({type(error).__name__})", "warning"))
+    odd = [f"{what} {words}" for what, words, state in rows if state != "ok"]
     reason = ", ".join(odd[:4]) + (f" and {len(odd) - 4} more" if len(odd) > 4 else "")
     return Outcome(
-        state=worst(states) if states else "failed",
-        reason=reason or f"{len(states)} values, all under their limits",
-        details=(table(("Measured", "Value", "Outcome"), rows),),
+        state=worst(state for _, _, state in rows),
+        reason=reason or f"{len(rows)} values, all under their limits",
+        details=[table(("Measured", "Value", "Outcome"), rows)],
     )
 
 
@@ -916,12 +840,9 @@ def read_load(_: Plan, __: float) -> Iterator[Reading]:
 def read_memory(_: Plan, __: float) -> Iterator[Reading]:
     """Memory and swap of the host; caches that can be dropped are no use."""
     info = meminfo()
-    for key, what, total, free in (
-        ("memory", "Memory", info["MemTotal"], info["MemAvailable"]),
-        ("swap", "Swap", info["SwapTotal"], info["SwapFree"]),
-    ):
-        if total:
-            yield share(key, what, total - free, total)
+    yield share("memory", "Memory", info["MemTotal"] - info["MemAvailable"], info["MemTotal"])
+    if info["SwapTotal"]:
+        yield share("swap", "Swap", info["SwapTotal"] - info["SwapFree"], info["SwapTotal"])
 
 
 def meminfo() -> dict[str, int]:
@@ -933,52 +854,33 @@ def meminfo() -> dict[str, int]:
 def share(key: str, what: str, used: float, total: float) -> Reading:
     """How much of something is used, in percent."""
     percent = 100 * used / total
-    return key, what, percent, f"{percent:.0f} % of {total / 2**30:.1f} GiB"
+    return key, what, percent, f"{percent:.0f} % of {total / 2**20:,.0f} MiB"
 
 
 def read_container_memory(plan: Plan, until: float) -> Iterator[Reading]:
-    """The memory of this program's own cgroups and of every container that has a limit, as cgroups v1 and v2 tell."""
-    physical = meminfo()["MemTotal"]
+    """The memory of each container with a limit, and of the one that this runs in, as cgroups version 1 or 2 tell."""
     names: dict[str, str] = {}
     for host in ala.find_hosts(plan.settings)[:1]:
         with contextlib.suppress(ala.AnalyzerError):  # then they are told by their ids
-            names = {c.key: f"Memory of {c.name}" for c in list_containers(host, min(until, time.monotonic() + 4))}
-    for folder, what in [*container_cgroups(names), *own_cgroups()]:
-        with contextlib.suppress(OSError, ValueError):  # no limit (`max`), or gone
-            version2 = (folder / "memory.max").exists()
-            limit, used, idle = (
-                ("memory.max", "memory.current", "inactive_file")
-                if version2
-                else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            )
-            total = int((folder / limit).read_text())
-            rows = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            if total < physical:
-                yield share("container_memory", what, int((folder / used).read_text()) - int(rows[idle]), total)
-
-
-def container_cgroups(names: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    """The memory cgroup of every container on this host, and what to call it."""
+            names = {c.key: c.name for c in list_containers(host, min(until, time.monotonic() + 4))}
     base = Path("/sys/fs/cgroup")
-    for folder in chain.from_iterable(
-        base.glob(top + rest)
-        for top in ("", "memory/")
-        for rest in ("docker/*", "*.slice/docker-*", "*.slice/libpod-*")
-    ):
-        if key := re.search("[0-9a-f]{64}", folder.name):
-            yield folder, names.get(key[0], f"Memory of container {key[0][:12]}")
+    globs = [top + rest for top in ("", "memory/") for rest in ("docker/*", "*.slice/docker-*", "*.slice/libpod-*")]
+    for folder in (base, base / "memory", *(found for glob in globs for found in base.glob(glob))):
+        key = re.search("[0-9a-f]{64}", folder.name)
+        name = names.get(key[0], key[0][:12]) if key else "this container"
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no limit (`max`), or gone
+            used, total = cgroup_memory(folder)
+            if total < meminfo()["MemTotal"]:
+                yield share("container_memory", f"Memory of {name}", used, total)
 
 
-def own_cgroups() -> Iterator[tuple[Path, str]]:
-    """The memory cgroups that this program itself is in."""
-    base = Path("/sys/fs/cgroup")
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, kind, path = line.split(":", 2)
-        if kind in {"", "memory"}:
-            top = base / kind
-            inside = top / path.strip("/")
-            for folder in dict.fromkeys([inside, *(f for f in inside.parents if f.is_relative_to(top))]):
-                yield folder, "Memory of this program's cgroup"
+def cgroup_memory(folder: Path) -> tuple[int, int]:
+    """Bytes in use, without what could be dropped, and the limit of a cgroup."""
+    modern = (folder / "memory.max").exists()
+    usage, limit = ("memory.current", "memory.max") if modern else ("memory.usage_in_bytes", "memory.limit_in_bytes")
+    rows = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    idle = int(rows["inactive_file" if modern else "total_inactive_file"])
+    return int((folder / usage).read_text()) - idle, int((folder / limit).read_text())
 
 
 def read_disks(plan: Plan, _: float) -> Iterator[Reading]:
@@ -989,11 +891,11 @@ def read_disks(plan: Plan, _: float) -> Iterator[Reading]:
             if (device := folder.stat().st_dev) in seen:
                 continue
             seen.add(device)
-            room, inodes = shutil.disk_usage(folder), os.statvfs(folder)
+            room, about = shutil.disk_usage(folder), os.statvfs(folder)
             yield share("disk", f"Disk {folder}", room.used, room.used + room.free)  # as df counts
-            if inodes.f_files:
-                percent = 100 * (1 - inodes.f_favail / inodes.f_files)
-                yield "inodes", f"Inodes of {folder}", percent, f"{percent:.0f} % of {inodes.f_files:,}"
+            if about.f_files:
+                percent = 100 * (1 - about.f_favail / about.f_files)
+                yield "inodes", f"Inodes of {folder}", percent, f"{percent:.0f} % of {about.f_files:,}"
 
 
 def mounted_disks() -> Iterator[Path]:
@@ -1001,14 +903,14 @@ def mounted_disks() -> Iterator[Path]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, about = line.partition(" - ")
         kind, source, options = about.split()[:3]
-        if (source.startswith("/dev/") or kind == "zfs") and "ro" not in options.split(",") and "squash" not in kind:
+        if (source.startswith("/dev/") or kind == "zfs") and "ro" not in options.split(","):
             yield Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]))
 
 
 def read_uptime(plan: Plan, _: float) -> Iterator[Reading]:
     """Days since the last start."""
     days = float(Path("/proc/uptime").read_text().split()[0]) / 86_400
-    yield "uptime", "Uptime", days, f"{days:.1f} days" + (", restarted lately" if days < plan.settings.days else "")
+    yield "uptime", "Uptime", days, f"{days:.1f} days" + (", started lately" if days < plan.settings.days else "")
 
 
 # ---------------------------------------------------------------------------------------------- phase 5: smoke tests
@@ -1016,57 +918,53 @@ def read_uptime(plan: Plan, _: float) -> Iterator[Reading]:
 
 def run_smoke_tests(plan: Plan, until: float) -> Outcome:
     """The built-in and the configured smoke tests, all at the same time."""
-    tests = [*builtin_smoke(plan, until), *plan.smoke]
     jobs = []
-    for test in tests:
+    for test in [*builtin_smoke(plan, until), *plan.smoke]:
         deadline = min(until, time.monotonic() + test.timeout_s)
         jobs.append((test, deadline, Job(partial(test.probe, deadline))))
-    rows = [(test.name, *smoke_result(job, deadline, test.timeout_s)) for test, deadline, job in jobs]
-    bad = [name for name, state, _ in rows if state == "failed"]
+    results = [(test.name, smoke_result(job, deadline, test.timeout_s)) for test, deadline, job in jobs]
+    rows = [(name, "failed" if reason else "ok", reason) for name, reason in results]
+    bad = [name for name, reason in results if reason]
     return Outcome(
         state="failed" if bad else "ok",
         reason=f"{len(rows) - len(bad)} of {len(rows)} passed" + (f"; not {', '.join(bad[:3])}" if bad else ""),
-        details=(table(("Test", "Outcome", "Reason"), sorted(rows, key=lambda row: row[1] != "failed")),),
+        details=[table(("Test", "Outcome", "Reason"), sorted(rows, key=lambda row: row[1] != "failed"))],
     )
 
 
-def smoke_result(job: Job[str], deadline: float, timeout_s: float) -> tuple[str, str]:
-    """Outcome and reason of a test. One that drips its answer is left behind at its deadline."""
+def smoke_result(job: Job[str], deadline: float, timeout_s: float) -> str:
+    """Why a test did not pass, empty when it did. One that drips its answer is left behind at its deadline."""
+    late = f"no answer within {timeout_s:g} s"
     try:
         reason = job.wait(deadline + 0.2)
     except TimeoutError:
-        reason = None
+        return late
     except (OSError, http.client.HTTPException, ala.AnalyzerError) as error:
-        known = isinstance(error, (ConnectionRefusedError, ala.AnalyzerError))
-        reason = str(error.strerror if isinstance(error, ConnectionRefusedError) else error) if known else ""
-        reason = reason or f"{type(error).__name__}: {ala.excerpt(str(error))}"
-    if reason is None:
-        reason = f"no answer within {timeout_s:g} s"
-    return ("failed", reason) if reason else ("ok", "")
+        return ala.excerpt(getattr(error, "strerror", "") or str(error) or type(error).__name__)
+    return late if reason is None else reason
 
 
 def builtin_smoke(plan: Plan, until: float) -> Iterator[Smoke]:
-    """The tests that need no configuration."""
+    """The tests that need no configuration. Ports are asked only where the engine publishes them on this host."""
     yield Smoke(name="status folder is writable", probe=partial(probe_writable, plan))
     for host in ala.find_hosts(plan.settings):
         yield Smoke(name=f"{host.prefix}engine answers", probe=partial(probe_engine, host))
-        local = not host.prefix and os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
-        if local:  # the ports of an engine elsewhere are published there
+        if not host.prefix and os.environ.get("DOCKER_HOST", "unix:").startswith("unix:"):
             command = host.command("ps", "--format", "{{.Names}}\t{{.Ports}}")
-            status, out, _ = ala.run(command, min(until, time.monotonic() + 5))
-            for name, address in published_ports(out.decode(errors="replace")) if status == 0 else ():
+            _, out, _ = ala.run(command, min(until, time.monotonic() + 5))
+            for name, address in published_ports(out.decode(errors="replace")):
                 yield Smoke(name=f"{name} accepts {address}", probe=partial(probe_tcp, address), timeout_s=5)
 
 
 def published_ports(listing: str) -> list[tuple[str, str]]:
     """Container and host:port of each published TCP port, from `docker ps`; a wildcard address is asked locally."""
     found: dict[tuple[str, int], str] = {}
+    wildcards = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}  # noqa: S104  # read, not bound
     for row in listing.splitlines():
         name, _, ports = row.partition("\t")
         for host, first, last in re.findall(r"(\S+):(\d+)(?:-(\d+))?->[\d-]+/tcp", ports):
-            local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}.get(host, host)  # noqa: S104  # read, not bound
             for port in range(int(first), int(last or first) + 1):
-                found[name, port] = found.get((name, port)) or f"{local}:{port}"
+                found.setdefault((name, port), f"{wildcards.get(host, host)}:{port}")
     return [(name, address) for (name, _), address in found.items()]
 
 
@@ -1088,22 +986,17 @@ def probe_engine(host: ala.Host, until: float) -> str:
 
 def probe_tcp(address: str, until: float) -> str:
     """Whether an address (host:port) accepts a connection."""
-    parts = urlsplit(f"//{address}")
-    with socket.create_connection((parts.hostname, parts.port or 0), max(until - time.monotonic(), 0.1)):
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), max(until - time.monotonic(), 0.1)):
         return ""
 
 
 def probe_command(argv: Sequence[str], expected: int, root: Path, until: float) -> str:
     """Whether a command, started in root, ends with the expected status."""
     status, _, err = ala.run(["env", "-C", str(root), *argv], until)
-    said = err.strip().splitlines()
     if status is None:
         return "killed at its deadline"
-    return (
-        f"status {status}, not {expected}" + (f": {ala.excerpt(said[-1])}" if said else "")
-        if status != expected
-        else ""
-    )
+    return "" if status == expected else f"status {status}, not {expected}: {last_words(err)}".removesuffix(": ")
 
 
 def probe_url(url: str, expected: int, contains: str, until: float) -> str:
@@ -1119,13 +1012,11 @@ def http_get(url: str, until: float) -> tuple[int, bytes]:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=max(until - time.monotonic(), 0.1))
-    try:
+    with contextlib.closing(connection):
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"User-Agent": f"weekly-self-heal/{ala.__version__}"})
         answer = connection.getresponse()
         return answer.status, answer.read(BODY_MAX)
-    finally:
-        connection.close()
 
 
 # ---------------------------------------------------------------------------------------------- phase 6: logs
@@ -1156,15 +1047,12 @@ PHASES = (
 
 def render_base(plan: Plan, outcomes: Mapping[int, Outcome]) -> str:
     """The base report: a summary of all phases, then what each of the first five found."""
-    rows = [
-        (f"{phase.number}. {phase.title}", outcome.words, outcome.reason)
-        for phase in PHASES
-        if (outcome := outcomes.get(phase.number, Outcome(state="skipped", reason="not begun or not ended yet")))
-    ]
+    pending = Outcome(state="skipped", reason="not ended yet")
+    rows = [(f"{p.number}. {p.title}", o.words, o.reason) for p in PHASES if (o := outcomes.get(p.number, pending))]
     parts = [
         f"# Weekly health report – {plan.now:%Y-%m-%d}",
         f"Host {ala.code_span(socket.gethostname())}, root {ala.code_span(ala.excerpt(str(plan.root)))}, "
-        f"begun {plan.now.isoformat(timespec='seconds')}. What you write below the first section is kept.",
+        f"begun {plan.now.isoformat(timespec='seconds')}. What you write outside the marked sections is kept.",
         table(("Phase", "Outcome", "Reason"), rows),
     ]
     for phase in PHASES[:5]:
@@ -1174,23 +1062,27 @@ def render_base(plan: Plan, outcomes: Mapping[int, Outcome]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def alert_lines(outcomes: Mapping[int, Outcome]) -> list[str]:
-    """What the alert says besides the score: what failed and what was healed."""
-    titles = {phase.number: phase.title for phase in PHASES}
-    lines = [f"❌ {titles[n]}: {o.reason}" for n, o in outcomes.items() if o.state == "failed"]
-    healed = [text for outcome in outcomes.values() for text in outcome.healed]
-    more = [f"🔧 and {len(healed) - 10} more healed"] if len(healed) > 10 else []
-    return [ala.excerpt(line, 300) for line in [*lines, *(f"🔧 {text}" for text in healed[:10]), *more]]
+def write_base(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[str]:
+    """Write the base report; why it could not be, if so. The run goes on: the alert is what is left then."""
+    try:
+        ala.write_section(plan.report, render_base(plan, outcomes), MARKER, first=True)
+    except OSError as error:
+        return [f"the report could not be written: {error.strerror}"]
+    return []
 
 
 def alert(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[str]) -> None:
     """One message with the score, what failed and what was healed; none when there is nothing to tell."""
+    failed = [f"{p.title}: {outcomes[p.number].reason}" for p in PHASES if outcomes[p.number].state == "failed"]
+    healed = [text for outcome in outcomes.values() for text in outcome.healed]
+    more = [f"🔧 and {len(healed) - 10} more"] if len(healed) > 10 else []
+    lines = [*(f"❌ {text}" for text in [*trouble, *failed]), *(f"🔧 {text}" for text in healed[:10]), *more]
+    lines = [ala.excerpt(line, 300) for line in lines]
     analysis = outcomes[6].analysis
-    extra = [*trouble, *alert_lines(outcomes)]
     weak = analysis is not None and analysis.score < plan.settings.alert_below
-    if plan.settings.webhook and (extra or weak):
-        head = f"🩺 Weekly Self-Heal – {plan.now:%Y-%m-%d}\nHealth Score: none"
-        ala.send_alert(plan.settings, ala.alert_text(analysis, extra) if analysis else "\n".join([head, *extra]))
+    if plan.settings.webhook and (lines or weak):
+        bare = [f"🩺 Weekly Self-Heal – {plan.now:%Y-%m-%d}", "Health Score: none", *lines]
+        ala.send_alert(plan.settings, ala.alert_text(analysis, lines) if analysis else "\n".join(bare))
 
 
 def ping(plan: Plan, event: str = "") -> None:
@@ -1206,7 +1098,7 @@ def ping(plan: Plan, event: str = "") -> None:
     except Exception as error:  # noqa: BLE001  # its text may hold the URL
         reason = type(error).__name__
     if reason:
-        print(f"{PROG}: QT_PING_URL was not told{event and f' {event}'} ({reason})", file=sys.stderr)
+        print(f"{PROG}: QT_PING_URL was not told {event or 'success'} ({reason})", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------------- configuration
@@ -1222,21 +1114,11 @@ PAIR: ala.Kind = (
     "two numbers, [warning, failed], the second not the smaller",
     lambda v: isinstance(v, list) and len(v) == 2 and all(map(ala.NUMBER[1], v)) and v[0] <= v[1],
 )
-KINDS: dict[str, dict[str, ala.Kind]] = {
-    "modules": {"include": ala.TEXTS, "exclude": ala.TEXTS},
-    "heal": {"restart": ala.TEXTS, "python": TEXT},
-    "agents": {"modules": ala.TEXTS, "required": ala.TEXTS, "import": FLAG},
-    "limits": dict.fromkeys(LIMITS, PAIR),
-    "smoke": {
-        "name": TEXT,
-        "timeout": SECONDS,
-        "url": URL,
-        "status": STATUS,
-        "contains": TEXT,
-        "command": ARGUMENTS,
-        "exit": STATUS,
-        "tcp": ADDRESS,
-    },
+SMOKE_KEYS = {"name": TEXT, "timeout": SECONDS}
+SMOKE_GOALS: dict[str, dict[str, ala.Kind]] = {
+    "url": {"url": URL, "status": STATUS, "contains": TEXT},
+    "command": {"command": ARGUMENTS, "exit": STATUS},
+    "tcp": {"tcp": ADDRESS},
 }
 
 
@@ -1245,9 +1127,9 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
     settings = ala.load_settings(args, environ)
     config = ala.read_config(args.config, settings.root)
     environ = {**ala.read_dotenv(settings.root / ".env"), **environ}
-    modules, heal, limits = (
-        checked_part(config.get(part, {}), part, f"[{part}]") for part in ("modules", "heal", "limits")
-    )
+    modules = checked_part(config.get("modules", {}), "[modules]", {"include": ala.TEXTS, "exclude": ala.TEXTS})
+    heal = checked_part(config.get("heal", {}), "[heal]", {"restart": ala.TEXTS, "python": TEXT})
+    limits = checked_part(config.get("limits", {}), "[limits]", dict.fromkeys(LIMITS, PAIR))
     smoke = config.get("smoke", [])
     if not isinstance(smoke, list):
         raise ala.AnalyzerError("configuration: smoke must be a list of tables, [[smoke]]", 2)
@@ -1266,13 +1148,13 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
     )
 
 
-def checked_part(part: Any, name: str, where: str) -> dict[str, Any]:
+def checked_part(part: Any, where: str, kinds: Mapping[str, ala.Kind]) -> dict[str, Any]:
     """A table of the configuration, its keys known and its values of their kinds."""
     if not isinstance(part, dict):
         raise ala.AnalyzerError(f"configuration: {where} must be a table", 2)
     for key, value in part.items():
-        ala.known_key(key, KINDS[name], f"{where} ")
-        ala.checked(value, f"{where} {key}", KINDS[name][key])
+        ala.known_key(key, kinds, f"{where} ")
+        ala.checked(value, f"{where} {key}", kinds[key])
     return part
 
 
@@ -1282,9 +1164,10 @@ def parse_agents(config: Any, subsystems: Mapping[str, str]) -> tuple[Agent, ...
         raise ala.AnalyzerError("configuration: agents must be tables, [agents.NAME]", 2)
     agents = {name: Agent(name=name, pattern=pattern) for name, pattern in subsystems.items()}
     for name, given in config.items():
-        part = checked_part(given, "agents", f"[agents.{ala.excerpt(name)}]")
+        where = f"[agents.{ala.excerpt(name)}]"
+        part = checked_part(given, where, {"modules": ala.TEXTS, "required": ala.TEXTS, "import": FLAG})
         if name not in agents and not part.get("modules"):
-            raise ala.AnalyzerError(f"configuration: [agents.{ala.excerpt(name)}] modules is missing", 2)
+            raise ala.AnalyzerError(f"configuration: {where} modules is missing", 2)
         agents[name] = replace(
             agents.get(name, Agent(name=name)),
             globs=tuple(part.get("modules", [])),
@@ -1297,32 +1180,29 @@ def parse_agents(config: Any, subsystems: Mapping[str, str]) -> tuple[Agent, ...
 
 def parse_smoke(given: Any, where: str, root: Path) -> Smoke:
     """A configured smoke test."""
-    test = checked_part(given, "smoke", where)
-    goals = {"url": {"status", "contains"}, "command": {"exit"}, "tcp": set[str]()}
-    named = [goal for goal in goals if goal in test]
-    if len(named) != 1:
-        raise ala.AnalyzerError(f"configuration: {where} must have one of {', '.join(goals)}", 2)
-    (goal,) = named
-    for key in test:
-        ala.known_key(key, {goal, "name", "timeout"} | goals[goal], f"{where} ")
-    probes: dict[str, Callable[[], Probe]] = {
+    goals = [goal for goal in SMOKE_GOALS if isinstance(given, dict) and goal in given]
+    if len(goals) != 1:
+        raise ala.AnalyzerError(f"configuration: {where} must have one of {', '.join(SMOKE_GOALS)}", 2)
+    goal = goals[0]
+    test = checked_part(given, where, SMOKE_KEYS | SMOKE_GOALS[goal])
+    probes: dict[str, Callable[[], Callable[[float], str]]] = {
         "url": lambda: partial(probe_url, test["url"], test.get("status", 200), test.get("contains", "")),
         "command": lambda: partial(probe_command, test["command"], test.get("exit", 0), root),
         "tcp": lambda: partial(probe_tcp, test["tcp"]),
     }
-    target = test[goal] if isinstance(test[goal], str) else " ".join(test[goal])
-    name = test.get("name") or f"{goal} {target.partition('?')[0]}"
-    return Smoke(name=name, probe=probes[goal](), timeout_s=test.get("timeout", 10.0))
+    target = " ".join(test[goal]) if goal == "command" else test[goal].partition("?")[0]
+    return Smoke(name=test.get("name", f"{goal} {target}"), probe=probes[goal](), timeout_s=test.get("timeout", 10.0))
 
 
 # ---------------------------------------------------------------------------------------------- command line
+
+BAR = "=" * 70
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = ala.new_parser(PROG, __doc__ or "")
-    add = parser.add_argument
-    numbers = [phase.number for phase in PHASES]
+    add, numbers = parser.add_argument, [phase.number for phase in PHASES]
     add("--check", action="store_true", help="heal nothing, write and send nothing; print what was found")
     add("--only", action="append", type=int, choices=numbers, default=[], help="run this phase only; repeatable")
     add("--skip", action="append", type=int, choices=numbers, default=[], help="leave this phase out; repeatable")
@@ -1338,37 +1218,47 @@ def run_phases(plan: Plan, phases: Sequence[Phase], args: argparse.Namespace, ou
         if phase.number in args.skip or (args.only and phase.number not in args.only):
             outcomes[phase.number] = Outcome(state="skipped", reason="left out by --only or --skip")
             continue
-        console.say(f"[{phase.number}/6] {phase.title}...")
-        outcomes[phase.number] = tell(run_phase(phase, plan), console)
-        if phase.number == 2 and outcomes[2].healed and outcomes[1].state == "failed":
-            console.say("[1/6] Once more, after what was restored...")
+        console.say(f"[{phase.number}/{len(PHASES)}] {phase.title}...")
+        outcome = outcomes[phase.number] = run_phase(phase, plan)
+        console.say(f"      {outcome.words} – {ala.excerpt(outcome.reason, 300)}")
+        for text in outcome.healed:
+            console.say(f"      🔧 {ala.excerpt(text, 300)}")
+        if phase.number == 2 and outcome.healed and outcomes[1].state == "failed":
             again = run_phase(PHASES[0], plan)
-            state = "warning" if again.state == "ok" else again.state
-            again = replace(again, state=state, reason=f"{again.reason} (once more, after Phase 2 restored modules)")
-            outcomes[1] = tell(again, console)
+            reason = f"{again.reason} (once more, after Phase 2 restored modules)"
+            outcomes[1] = replace(again, state=worst([again.state, "warning"]), reason=reason)
+            console.say(f"      Phase 1: {outcomes[1].words} – {reason}")
 
 
-def tell(outcome: Outcome, console: ala.Console) -> Outcome:
-    """Say on the console how a phase ended."""
-    console.say(f"      {outcome.words} – {ala.excerpt(outcome.reason, 300)}")
-    for text in outcome.healed:
-        console.say(f"      🔧 {ala.excerpt(text, 300)}")
-    return outcome
-
-
-def write_base(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[str]:
-    """Write the base report; why it could not be, if so. The run goes on: the alert is what is left then."""
-    try:
-        ala.write_section(plan.report, render_base(plan, outcomes), MARKER, first=True)
-    except OSError as error:
-        return [f"❌ the report could not be written: {error.strerror}"]
-    return []
+def weekly(args: argparse.Namespace, plan: Plan) -> int:
+    """The phases, the report and the messages; the exit code."""
+    outcomes: dict[int, Outcome] = {}
+    code, console = 0, ala.Console(args.quiet)
+    run_phases(plan, PHASES[:5], args, outcomes)
+    trouble = [] if plan.check else write_base(plan, outcomes)
+    run_phases(plan, PHASES[5:], args, outcomes)
+    analysis = outcomes[6].analysis
+    if plan.check:
+        section = [ala.render_section(analysis)] if analysis else []
+        console.print("\n".join(["", render_base(plan, outcomes), *section]))
+    else:
+        trouble = trouble or write_base(plan, outcomes)  # once more, with the outcome of phase 6
+        code = deliver(plan, outcomes, trouble, args.prometheus)
+    for text in trouble:
+        code = ala.complain(ala.AnalyzerError(text), PROG)
+    states = [outcome.state for outcome in outcomes.values()]
+    score = f" - Score: {analysis.score:.1f}/100" if analysis else ""
+    where = "nothing was changed" if plan.check else plan.report.name
+    console.say(f"\n{BAR}\n{STATES[worst(states)]} Weekly Self-Heal Complete{score} - {counted(states, STATES)}")
+    console.say(f"{where}\n{BAR}")
+    bad = {"failed": {"failed"}, "warning": {"failed", "warning"}}.get(args.fail_on, set[str]())
+    under = args.fail_under is not None and analysis is not None and analysis.score < args.fail_under
+    return code or (4 if under or bad.intersection(states) else 0)
 
 
 def deliver(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[str], prometheus: Path | None) -> int:
     """Send and export what is due; 3 and a line on standard error when something did not arrive."""
-    code = 0
-    analysis = outcomes[6].analysis
+    code, analysis = 0, outcomes[6].analysis
     try:
         if prometheus and analysis:
             ala.write_export(prometheus, ala.render_prometheus(analysis))
@@ -1381,53 +1271,10 @@ def deliver(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[str],
     return code
 
 
-def weekly(args: argparse.Namespace, plan: Plan) -> int:
-    """The phases, the report and the messages; the exit code."""
-    outcomes: dict[int, Outcome] = {}
-    console = ala.Console(args.quiet)
-    run_phases(plan, PHASES[:5], args, outcomes)
-    trouble = [] if plan.check else write_base(plan, outcomes)
-    run_phases(plan, PHASES[5:], args, outcomes)
-    if plan.check:
-        console.print("\n" + render_base(plan, outcomes))
-        if analysis := outcomes[6].analysis:
-            console.print(ala.render_section(analysis))
-        code = 0
-    else:
-        trouble = trouble or write_base(plan, outcomes)  # once more, with the outcome of phase 6
-        code = deliver(plan, outcomes, trouble, args.prometheus)
-    for text in trouble:
-        code = ala.complain(ala.AnalyzerError(text.removeprefix("❌ ")), PROG)
-    finish(plan, outcomes, console)
-    return code or (4 if too_bad(args, outcomes) else 0)
-
-
-def too_bad(args: argparse.Namespace, outcomes: Mapping[int, Outcome]) -> bool:
-    """Whether the run ends with 4."""
-    bad = {"failed": {"failed"}, "warning": {"failed", "warning"}}.get(args.fail_on or "", set())
-    analysis = outcomes[6].analysis
-    under = args.fail_under is not None and analysis is not None and analysis.score < args.fail_under
-    return under or any(outcome.state in bad for outcome in outcomes.values())
-
-
-def finish(plan: Plan, outcomes: Mapping[int, Outcome], console: ala.Console) -> None:
-    """The foot of the console output."""
-    state = worst(outcome.state for outcome in outcomes.values())
-    counts = Counter(outcome.state for outcome in outcomes.values())
-    score = f" - Score: {analysis.score:.1f}/100" if (analysis := outcomes[6].analysis) else ""
-    where = "nothing was changed" if plan.check else plan.report.name
-    bar = "=" * 70
-    console.say(
-        f"\n{bar}\n{STATES[state]} Weekly Self-Heal Complete{score} - {counted(counts, STATES)} ({where})\n{bar}"
-    )
-
-
 def execute(args: argparse.Namespace, plan: Plan) -> int:
     """One whole run under the lock, with its pings; `--check` takes no lock, for that is a file."""
-    bar = "=" * 70
-    ala.Console(args.quiet).say(
-        f"{bar}\nQUANTUM TRADER V3 - WEEKLY SELF-HEAL\n{bar}\nDate: {plan.now:%Y-%m-%d}\nRoot: {plan.root}\n"
-    )
+    head = f"{BAR}\nQUANTUM TRADER V3 - WEEKLY SELF-HEAL\n{BAR}\nDate: {plan.now:%Y-%m-%d}\nRoot: {plan.root}\n"
+    ala.Console(args.quiet).say(head)
     if plan.check:
         return weekly(args, plan)
     with ala.only_run(plan.settings):
@@ -1435,6 +1282,8 @@ def execute(args: argparse.Namespace, plan: Plan) -> int:
         code = 1
         try:
             code = weekly(args, plan)
+        except KeyboardInterrupt:
+            raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
         finally:
             kill_children()
             ping(plan, "/fail" if code else "")

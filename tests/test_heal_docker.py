@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import Engine
 
+import ai_log_analyzer as ala
 import weekly_self_heal as wsh
 
 pytestmark = pytest.mark.docker
@@ -57,7 +59,7 @@ def test_an_unhealthy_container_that_is_named_is_restarted_once(
     assert wsh.main(["--root", str(tmp_path), "--check", "--only", "3"]) == 0
     assert lives(engine, named) == 1
     text = run(tmp_path, engine, monkeypatch)
-    assert f"- {named} was restarted (unhealthy): it is up (running)" in text
+    assert f"- {named} was down (unhealthy); restart: it is up (running)" in text
     assert f"| {other} | running | unhealthy |" in text
     assert [lives(engine, name) for name in (named, other, well)] == [2, 1, 1]
     run(tmp_path, engine, monkeypatch)
@@ -83,9 +85,9 @@ def test_a_restart_that_does_not_help_is_a_failure(
     await_health(engine, sick, "unhealthy")
     configure(tmp_path, sick, ends)
     text = run(tmp_path, engine, monkeypatch)
-    assert f"- {sick} was restarted (unhealthy): it did not help" in text
-    assert f"- {ends} was restarted (exit code 7" in text
-    assert "it did not help (exit code 7" in text
+    assert f"- {sick} was down (unhealthy); restart: it did not help (" in text
+    assert f"- {ends} was down (exit code 7" in text
+    assert "restart: it did not help (exit code 7" in text
     assert "| 3. Docker Health Check | ❌ failed |" in text
     assert lives(engine, sick) == 2
 
@@ -105,16 +107,16 @@ def test_states_of_containers(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     name = engine.run(script, *options, wait=state == "ok" and "exit" in script)
-    host = wsh.ala.Host(("docker",))  # type: ignore[attr-defined]
-    now = wsh.dt.datetime.now(wsh.dt.UTC)  # type: ignore[attr-defined]
+    host = ala.Host(("docker",))
+    now = dt.datetime.now(dt.UTC)
     for _ in range(50):
         (found,) = [c for c in wsh.list_containers(host, time.monotonic() + 20) if c.name == name]
-        if found.state(now - wsh.dt.timedelta(days=7)) == state:  # type: ignore[attr-defined]
+        if found.state(now - dt.timedelta(days=7)) == state:
             break
         time.sleep(0.2)
-    assert found.state(now - wsh.dt.timedelta(days=7)) == state  # type: ignore[attr-defined]
+    assert found.state(now - dt.timedelta(days=7)) == state
     if state == "warning":  # what ended long ago is history
-        assert found.state(now + wsh.dt.timedelta(days=1)) == "ok"  # type: ignore[attr-defined]
+        assert found.state(now + dt.timedelta(days=1)) == "ok"
 
 
 def test_an_engine_that_does_not_answer_is_a_failure_and_the_rest_run(
@@ -139,7 +141,7 @@ def test_the_memory_of_a_container_is_held_against_its_own_limit(
     hold = "x=$(yes 0123456789 | head -c 9000000); sleep 600"
     name = engine.run(hold, "--memory", "40m", "--memory-swap", "40m", wait=False)
     monkeypatch.setenv("DOCKER_HOST", engine.host)
-    plan = wsh.load_plan(arguments(tmp_path), {}, wsh.dt.datetime.now(wsh.dt.UTC))  # type: ignore[attr-defined]
+    plan = wsh.load_plan(arguments(tmp_path), {}, dt.datetime.now(dt.UTC))
     seen: dict[str, Any] = {}
     for _ in range(100):
         seen = {what: (value, words) for _, what, value, words in wsh.read_container_memory(plan, time.monotonic() + 9)}
@@ -148,7 +150,7 @@ def test_the_memory_of_a_container_is_held_against_its_own_limit(
         time.sleep(0.2)
     value, words = seen[f"Memory of {name}"]
     assert 15 < value <= 100
-    assert words.endswith("of 0.0 GiB") or "MiB" in words
+    assert words.endswith("% of 40 MiB")
 
 
 def arguments(root: Path) -> Any:

@@ -178,6 +178,17 @@ def test_a_phase_that_breaks_is_recorded_and_the_others_run(logs: Path, monkeypa
     assert "Traceback" not in report(logs)
 
 
+def is_gone(group: int) -> bool:
+    """Whether a process group ends soon."""
+    for _ in range(50):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_a_phase_that_hangs_is_cut_with_its_children_and_the_rest_run(
     logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -200,10 +211,7 @@ def test_a_phase_that_hangs_is_cut_with_its_children_and_the_rest_run(
     assert summary(logs)[4][0] == "ok"
     assert summary(logs)[6][0] == "ok"
     group = int(pid.read_text())
-    with pytest.raises(ProcessLookupError):
-        for _ in range(50):
-            os.killpg(group, 0)
-            time.sleep(0.1)
+    assert is_gone(group)
 
 
 def test_a_real_hang_cannot_keep_the_program_from_ending(logs: Path) -> None:
@@ -229,10 +237,7 @@ def test_sigterm_ends_the_run_and_its_children(logs: Path, tmp_path: Path) -> No
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "interrupted" in err
-    with pytest.raises(ProcessLookupError):
-        for _ in range(50):
-            os.killpg(int(pid.read_text()), 0)
-            time.sleep(0.1)
+    assert is_gone(int(pid.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -420,7 +425,7 @@ def test_a_value_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, mo
 
     monkeypatch.setattr(wsh, "read_memory", read_memory)
     outcome = wsh.measure_system(plan_of(tmp_path), time.monotonic() + 5)
-    assert "| memory | not available | PermissionError |" in outcome.details[0]
+    assert "| memory | not available (PermissionError) | warning |" in outcome.details[0]
     assert f"| Disk {tmp_path}" in outcome.details[0].replace("\\", "")
 
 
@@ -444,7 +449,7 @@ SMOKE = {
     "command fails": ('command = ["sh", "-c", "echo no luck >&2; exit 3"]', "status 3, not 0: no luck"),
     "exit as expected": ('command = ["sh", "-c", "exit 3"]\nexit = 3', ""),
     "command hangs": ('command = ["sleep", "60"]\ntimeout = 0.5', "killed at its deadline"),
-    "command is missing": ('command = ["no-such-command"]', "status 127, not 0: env: 'no-such-command': No such file"),
+    "command is missing": ('command = ["no-such-command"]', "status 127, not 0: env: ‘no-such-command’: No such file"),
 }
 
 
@@ -477,10 +482,8 @@ def test_published_ports_are_read_from_docker_ps(ports: str, found: list[str]) -
     assert wsh.published_ports(f"web\t{ports}\n") == [("web", address) for address in found]
 
 
-def test_the_scripts_share_version_header_and_help() -> None:
-    headers = [re.search(r"^# /// script\n.*?^# ///$", (REPO / name).read_text(), re.MULTILINE | re.DOTALL) for name in
-               ("ai_log_analyzer.py", "weekly_self_heal.py")]  # fmt: skip
-    assert headers[0] and headers[1]
-    assert headers[0][0] == headers[1][0]
-    assert "--fail-on" in wsh.build_parser().format_help()
-    assert "--input" not in wsh.build_parser().format_help()
+def test_the_help_names_what_the_weekly_run_takes() -> None:
+    text = wsh.build_parser().format_help()
+    assert "--fail-on" in text
+    assert "--days" in text
+    assert "--input" not in text

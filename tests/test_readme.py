@@ -73,7 +73,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_the_scripts_dependencies_are_the_projects() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    for script in (REPO / "ai_log_analyzer.py",):
+    for script in (REPO / "ai_log_analyzer.py", REPO / "weekly_self_heal.py"):
         header = re.search(r"^# /// script\n(.*?)^# ///$", script.read_text(), re.MULTILINE | re.DOTALL)
         assert header
         block = tomllib.loads(re.sub("^# ?", "", header[1], flags=re.MULTILINE))
