@@ -55,7 +55,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-import ai_log_analyzer as ala
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # no .pyc of the analyzer beside the scripts: `--check` changes nothing
+
+import ai_log_analyzer as ala  # see above
 
 # ---------------------------------------------------------------------------------------------- tables
 
@@ -152,7 +155,7 @@ class Plan:
     def holds(self, folder: str) -> bool:
         """Whether a folder, as a path under root, may hold modules of the system; the tools' own are none."""
         parts, home = folder.split("/"), Path(__file__).resolve().parent
-        tools = home != self.root and (self.root / folder).is_relative_to(home)
+        tools = self.root in home.parents and (self.root / folder).is_relative_to(home)
         return not (parts[0] == "status" or tools or FOREIGN.intersection(parts) or ".." in parts)
 
     def selects(self, module: str) -> bool:
@@ -198,6 +201,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *([ala.cell(text) for text in row] for row in rows[:ROWS_MAX])]
     more = f"\n\n… and {len(rows) - ROWS_MAX} more" if len(rows) > ROWS_MAX else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + more if rows else ""
+
+
+def some(words: str, names: Sequence[str]) -> str:
+    """Such as `; broken: a.py, b.py and 3 more`; nothing when there is no name."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"; {words}: {', '.join(names[:3])}{more}" if names else ""
 
 
 def counted(keys: Iterable[str], order: Iterable[str]) -> str:
@@ -267,9 +276,11 @@ def validate_agents(plan: Plan, until: float) -> Outcome:
         return Outcome(state="skipped", reason="there is no Python module under root")
     rows = [judge_agent(plan, agent, [m for m in modules if agent.owns(m)], until) for agent in plan.agents]
     states = [state for _, _, state, _ in rows]
-    details = [table(("Agent", "Modules", "Outcome", "Findings"), rows)]
+    odd = some("not", [name for name, _, state, _ in rows if state != "ok"])
     return Outcome(
-        state=worst(states), reason=f"{states.count('ok')} of {len(states)} agents are sound", details=details
+        state=worst(states),
+        reason=f"{states.count('ok')} of {len(states)} agents are sound{odd}",
+        details=[table(("Agent", "Modules", "Outcome", "Findings"), rows)],
     )
 
 
@@ -348,15 +359,14 @@ def module_outcome(findings: Sequence[Finding], notes: Sequence[str], *, known: 
     """What was found, as a phase's outcome. On the first run everything is new, and not worth a row."""
     order = list(VERDICTS)
     verdicts = [finding.verdict for finding in findings]
-    notable = sorted(findings, key=lambda f: (order.index(f.verdict), f.module))
-    rows = [
-        (f.module, f.verdict, f.text, f.kept)
-        for f in notable
-        if f.verdict not in ({"intact"} if known else {"intact", "new"})
-    ]
+    calm = {"intact"} if known else {"intact", "new"}
+    notable = sorted((f for f in findings if f.verdict not in calm), key=lambda f: (order.index(f.verdict), f.module))
+    rows = [(f.module, f.verdict, f.text, f.kept) for f in notable]
+    first = "" if known else " (first run)"
     return Outcome(
         state=worst([VERDICTS[verdict] for verdict in verdicts] + ["warning" for _ in notes]),
-        reason=f"{len(findings):,} modules: {counted(verdicts, order)}{'' if known else ' (first run)'}",
+        reason=f"{len(findings):,} modules: {counted(verdicts, order)}{first}"
+        + some("broken", [f.module for f in notable if f.verdict == "broken"]),
         details=[
             *(f"- ⚠️ {ala.cell(note)}" for note in notes),
             table(("Module", "Verdict", "Finding", "Kept as"), rows),
@@ -455,10 +465,10 @@ class Git:
         return out if status == 0 and self.is_head(module, out) else None
 
     def is_head(self, module: str, data: bytes) -> bool:
-        """Whether bytes are what HEAD holds."""
+        """Whether bytes are what HEAD holds, if need be with the ends of lines that git gives them."""
         blob = self.heads.get(module, "")
         kind = hashlib.sha256 if len(blob) == 64 else partial(hashlib.sha1, usedforsecurity=False)
-        return kind(b"blob %d\0" % len(data) + data).hexdigest() == blob
+        return blob in {kind(b"blob %d\0" % len(d) + d).hexdigest() for d in (data, data.replace(b"\r\n", b"\n"))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -507,11 +517,12 @@ class KnownGood:
         self.folder.mkdir(mode=0o750, exist_ok=True)
         with ThreadPoolExecutor(16) as pool:  # side by side the disk needs a third of the time
             stored = pool.map(partial(self.store, until), sound, sound.values())
-            missed = [module for module, done in zip(sound, stored, strict=True) if not done]
+            missed = {module for module, done in zip(sound, stored, strict=True) if not done}
         if missed:
             self.notes.append(f"no known good copy could be kept of {len(missed)} modules")
-        entries = {**sound, **{m: self.entries[m] for m in missed if m in self.entries}}
-        self.write({m: entries[m] for m in sorted(entries) if m in self.entries or m not in missed}, sorted(links))
+        entries = {m: good for m, good in {**sound, **self.entries}.items() if m in missed and m in self.entries}
+        entries |= {m: good for m, good in sound.items() if m not in missed}
+        self.write(dict(sorted(entries.items())), sorted(links))
 
     def store(self, until: float, module: str, good: Good) -> bool:
         """Keep a copy of a module, if it still is what was looked at; whether there is a whole one."""
@@ -562,27 +573,20 @@ class Healer:
         there = dict.fromkeys(modules, self.judge)
         absent = dict.fromkeys(sorted({*self.good.entries, *self.git.heads} - {*there}), self.judge_absent)
         for module, judge in {**there, **absent}.items():
-            if time.monotonic() > until:
-                raise ala.AnalyzerError(f"only {len(self.findings):,} modules could be looked at within the limit")
-            if found := judge(module):
-                self.findings.append(found)
-            if (
-                module not in self.sound
-                and module in self.good.entries
-                and found
-                and found.verdict in {"broken", "left alone"}
-            ):
+            try:
+                late = Finding(module, "left alone", "not looked at within the time limit")
+                found = judge(module) if time.monotonic() < until else late
+            except OSError as error:
+                # The disk does not give it back: broken. One that is locked or huge may well be sound.
+                reason = f"it cannot be read: {error.strerror}"
+                found = self.heal(module, reason) if error.errno == errno.EIO else Finding(module, "left alone", reason)
+            if found.verdict in {"broken", "left alone"} and module in self.good.entries:
                 self.sound[module] = self.good.entries[module]  # what is not sound now is not forgotten
+            self.findings += [found] if found.verdict != "absent" else []
 
     def judge(self, module: str) -> Finding:
         """The verdict on a module that is there, restored if need be. What is as HEAD holds it is never touched."""
-        known = self.good.entries.get(module)
-        try:
-            data = read_module(self.plan.root / module)
-        except OSError as error:  # the disk does not give it back; one that is locked or huge may well be sound
-            if error.errno == errno.EIO:
-                return self.heal(module, "unreadable")
-            return Finding(module, "left alone", f"it cannot be read: {error.strerror}")
+        known, data = self.good.entries.get(module), read_module(self.plan.root / module)
         if known and digest(data) == known.sha256:
             return self.accept(module, data, "intact")
         committed = self.git.is_head(module, data)
@@ -595,7 +599,7 @@ class Healer:
             return Finding(module, "left alone", f"{fault}, {why}")
         return self.heal(module, fault)
 
-    def judge_absent(self, module: str) -> Finding | None:
+    def judge_absent(self, module: str) -> Finding:
         """The verdict on a module that should be there. Only what is surely gone is missing."""
         known = self.good.entries.get(module)
         try:
@@ -603,10 +607,8 @@ class Healer:
         except (FileNotFoundError, NotADirectoryError):
             if known and self.deletion_is_committed(module, known):
                 return Finding(module, "deleted", "the deletion is committed in git")
-            return None if module in self.git.busy else self.heal(module, "missing")
-        except OSError as error:
-            return Finding(module, "left alone", f"it cannot be looked at: {error.strerror}")
-        return Finding(module, "changed", "it is no longer a plain file") if known else None
+            return Finding(module, "absent") if module in self.git.busy else self.heal(module, "missing")
+        return Finding(module, "changed", "it is no longer a plain file") if known else Finding(module, "absent")
 
     def deletion_is_committed(self, module: str, known: Good) -> bool:
         """Whether git says so: the checkout it was in no longer holds it, or is itself no longer a submodule."""
@@ -685,7 +687,8 @@ def make_parents(root: Path, path: Path) -> None:
             raise OSError(errno.ELOOP, f"{part} is a link")
         if not folder.exists():
             folder.mkdir()
-            os.chown(folder, above.st_uid, above.st_gid)
+            with contextlib.suppress(PermissionError):  # who may not give it away keeps it
+                os.chown(folder, above.st_uid, above.st_gid)
 
 
 def quarantine(plan: Plan, module: str) -> Path:
@@ -742,22 +745,31 @@ def check_containers(plan: Plan, until: float) -> Outcome:
     hosts = ala.find_hosts(plan.settings)
     if not hosts:
         return Outcome(state="skipped", reason="there is no docker command")
-    found = {(c.host, c.key): c for host in hosts for c in list_containers(host, until)}
+    found: dict[tuple[ala.Host, str], Container] = {}
+    silent = []  # the engines that do not answer; the others are looked at
+    for host in hosts:
+        try:
+            found |= {(c.host, c.key): c for c in list_containers(host, until)}
+        except ala.AnalyzerError as error:
+            silent.append(str(error))
     if not found:
-        return Outcome(state="warning", reason="the engine has no container")
+        state, reason = ("failed", "; ".join(silent)) if silent else ("warning", "the engine has no container")
+        return Outcome(state=state, reason=reason)
     chosen = [c for c in found.values() if c.down and ala.matches(c.name.removeprefix(c.host.prefix), plan.restart)]
     if plan.check:
         lines, healed = [f"{c.name} would be restarted ({c.words})" for c in chosen], list[Container]()
     else:
         lines, healed = restart(chosen, until)
+    lines += silent
     since = plan.now - dt.timedelta(days=plan.settings.days)
     states = {key: c.state(since) for key, c in found.items()} | {(c.host, c.key): "restarted" for c in healed}
     odd = [(c.name, c.facts.status if c.facts else "?", c.words) for key, c in found.items() if states[key] != "ok"]
     return Outcome(
-        state=worst({"restarted": "warning"}.get(state, state) for state in states.values()),
-        reason=f"{len(found)} containers: {counted(states.values(), ('failed', 'warning', 'restarted', 'ok'))}",
+        state="failed" if silent else worst({"restarted": "warning"}.get(state, state) for state in states.values()),
+        reason=f"{len(found)} containers: {counted(states.values(), ('failed', 'warning', 'restarted', 'ok'))}"
+        + some("failed", [f"{c.name} ({c.words})" for key, c in found.items() if states[key] == "failed"]),
         details=[*(f"- {ala.cell(line)}" for line in lines), table(("Container", "State", "Found"), odd)],
-        healed=[] if plan.check else lines,
+        healed=[line for line in lines if any(line.startswith(f"{c.name} was ") for c in healed)],
     )
 
 
@@ -815,7 +827,7 @@ Reading = tuple[str, str, float, str]  # key of LIMITS, what is measured, its va
 def measure_system(plan: Plan, until: float) -> Outcome:
     """Load, memory, swap, disks, inodes and uptime against their limits."""
     rows = []
-    for measure in (read_load, read_memory, read_container_memory, read_disks, read_uptime):
+    for measure in (read_host, read_container_memory, read_disks):
         try:
             for key, what, value, words in measure(plan, until):
                 warn, fail = plan.limits[key]
@@ -823,26 +835,22 @@ def measure_system(plan: Plan, until: float) -> Outcome:
         except (OSError, ValueError, KeyError) as error:
             rows.append((measure.__name__.removeprefix("read_"), f"not available ({type(error).__name__})", "warning"))
     odd = [f"{what} {words}" for what, words, state in rows if state != "ok"]
-    reason = ", ".join(odd[:4]) + (f" and {len(odd) - 4} more" if len(odd) > 4 else "")
     return Outcome(
         state=worst(state for _, _, state in rows),
-        reason=reason or f"{len(rows)} values, all under their limits",
+        reason=f"{len(rows) - len(odd)} of {len(rows)} values are under their limits{some('not', odd)}",
         details=[table(("Measured", "Value", "Outcome"), rows)],
     )
 
 
-def read_load(_: Plan, __: float) -> Iterator[Reading]:
-    """The load of the last 15 minutes for each processor that may be used."""
-    load, processors = os.getloadavg()[2], len(os.sched_getaffinity(0))
+def read_host(plan: Plan, _: float) -> Iterator[Reading]:
+    """Load for each processor that may be used, memory without caches that can be dropped, swap, and uptime."""
+    load, processors, info = os.getloadavg()[2], len(os.sched_getaffinity(0)), meminfo()
     yield "load", "Load", load / processors, f"{load:.2f} on {processors} processors"
-
-
-def read_memory(_: Plan, __: float) -> Iterator[Reading]:
-    """Memory and swap of the host; caches that can be dropped are no use."""
-    info = meminfo()
     yield share("memory", "Memory", info["MemTotal"] - info["MemAvailable"], info["MemTotal"])
     if info["SwapTotal"]:
         yield share("swap", "Swap", info["SwapTotal"] - info["SwapFree"], info["SwapTotal"])
+    days = float(Path("/proc/uptime").read_text().split()[0]) / 86_400
+    yield "uptime", "Uptime", days, f"{days:.1f} days" + (", started lately" if days < plan.settings.days else "")
 
 
 def meminfo() -> dict[str, int]:
@@ -907,12 +915,6 @@ def mounted_disks() -> Iterator[Path]:
             yield Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]))
 
 
-def read_uptime(plan: Plan, _: float) -> Iterator[Reading]:
-    """Days since the last start."""
-    days = float(Path("/proc/uptime").read_text().split()[0]) / 86_400
-    yield "uptime", "Uptime", days, f"{days:.1f} days" + (", started lately" if days < plan.settings.days else "")
-
-
 # ---------------------------------------------------------------------------------------------- phase 5: smoke tests
 
 
@@ -927,7 +929,7 @@ def run_smoke_tests(plan: Plan, until: float) -> Outcome:
     bad = [name for name, reason in results if reason]
     return Outcome(
         state="failed" if bad else "ok",
-        reason=f"{len(rows) - len(bad)} of {len(rows)} passed" + (f"; not {', '.join(bad[:3])}" if bad else ""),
+        reason=f"{len(rows) - len(bad)} of {len(rows)} passed{some('not', bad)}",
         details=[table(("Test", "Outcome", "Reason"), sorted(rows, key=lambda row: row[1] != "failed"))],
     )
 
@@ -1259,15 +1261,12 @@ def weekly(args: argparse.Namespace, plan: Plan) -> int:
 def deliver(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[str], prometheus: Path | None) -> int:
     """Send and export what is due; 3 and a line on standard error when something did not arrive."""
     code, analysis = 0, outcomes[6].analysis
-    try:
-        if prometheus and analysis:
-            ala.write_export(prometheus, ala.render_prometheus(analysis))
-    except ala.DeliveryError as error:
-        code = ala.complain(error, PROG)
-    try:
-        alert(plan, outcomes, trouble)
-    except ala.DeliveryError as error:
-        code = ala.complain(error, PROG)
+    export = partial(ala.write_export, prometheus, ala.render_prometheus(analysis)) if prometheus and analysis else None
+    for send in filter(None, (export, partial(alert, plan, outcomes, trouble))):
+        try:
+            send()
+        except ala.DeliveryError as error:
+            code = ala.complain(error, PROG)
     return code
 
 
@@ -1277,16 +1276,29 @@ def execute(args: argparse.Namespace, plan: Plan) -> int:
     ala.Console(args.quiet).say(head)
     if plan.check:
         return weekly(args, plan)
-    with ala.only_run(plan.settings):
-        ping(plan, "/start")
-        code = 1
-        try:
-            code = weekly(args, plan)
-        except KeyboardInterrupt:
-            raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
-        finally:
-            kill_children()
-            ping(plan, "/fail" if code else "")
+    try:
+        with ala.only_run(plan.settings):
+            return told(args, plan)
+    except OSError as error:  # nothing can be written, not even the lock: the messages are all that is left
+        with contextlib.suppress(ala.DeliveryError):
+            if plan.settings.webhook:
+                head = f"❌ Weekly Self-Heal – {plan.now:%Y-%m-%d}\nThe run could not begin: "
+                ala.send_alert(plan.settings, f"{head}{error.strerror}")
+        ping(plan, "/fail")
+        raise
+
+
+def told(args: argparse.Namespace, plan: Plan) -> int:
+    """The run between its two pings."""
+    ping(plan, "/start")
+    code = 1
+    try:
+        code = weekly(args, plan)
+    except KeyboardInterrupt:
+        raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
+    finally:
+        kill_children()
+        ping(plan, "/fail" if code else "")
     return code
 
 

@@ -32,7 +32,7 @@ def test_an_empty_environment_is_enough(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (report,) = (root / "status").glob("WEEKLY*.md")
     assert "| 2. Module Integrity Check | ✅ ok | 1 modules: 1 new (first run) |" in report.read_text()
-    assert not list((root / "tools").glob("*.md"))
+    assert {path.name for path in (root / "tools").iterdir()} == {"ai_log_analyzer.py", "weekly_self_heal.py"}
 
 
 def test_a_real_cron_daemon_runs_it(tmp_path: Path) -> None:

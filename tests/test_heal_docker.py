@@ -138,7 +138,7 @@ def test_no_docker_command_skips_the_phase(tmp_path: Path, monkeypatch: pytest.M
 def test_the_memory_of_a_container_is_held_against_its_own_limit(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = "x=$(yes 0123456789 | head -c 9000000); sleep 600"
+    hold = "x=$(yes 0123456789 | head -c 9000000); sleep 600; echo $x"  # a shell that ends with sleep becomes it
     name = engine.run(hold, "--memory", "40m", "--memory-swap", "40m", wait=False)
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     plan = wsh.load_plan(arguments(tmp_path), {}, dt.datetime.now(dt.UTC))

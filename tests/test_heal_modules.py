@@ -9,12 +9,13 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from conftest import REPO, missing
 
 import weekly_self_heal as wsh
 from ai_log_analyzer import cell
@@ -553,4 +554,41 @@ def test_phase_1_looks_once_more_after_phase_2_has_restored(checkout: Path) -> N
     (checkout / "eventbus.py").write_bytes(b"")
     run(checkout, "--only", "1")
     assert "| EventBus | 1 | ok |  |" in report(checkout)
-    assert "⚠️ warning | 1 of 5 agents are sound (once more, after Phase 2 restored modules)" in report(checkout)
+    assert "⚠️ warning | 1 of 5 agents are sound; not: RL Agent V3" in report(checkout)
+
+
+def test_a_root_below_the_scripts_own_folder_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsh, "__file__", str(tmp_path / "weekly_self_heal.py"))
+    root = tmp_path / "system" / "svc"
+    root.mkdir(parents=True)
+    (root / "m.py").write_bytes(SOURCE)
+    run(root.parent)
+    assert "1 modules: 1 new" in report(root.parent)
+
+
+def test_what_is_locked_is_left_alone_and_not_forgotten(root: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become nobody")
+    module, manifest = root / "main.py", root / "status" / "known_good" / "manifest.json"
+    for path in [tmp_path, root, *root.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    os.chown(module, 0, 0)
+    module.chmod(0)
+    before = manifest.read_text()
+    child = "import os, sys; sys.path.insert(0, sys.argv[1]); import weekly_self_heal as w; os.setgid(65534); "
+    child += "os.setuid(65534); sys.exit(w.main(['--root', sys.argv[2], '--only', '2', '--no-alert']))"
+    allowed = [parent for parent in tmp_path.parents if parent.stat().st_mode & 0o005 != 0o005 and parent != Path("/")]
+    modes = {parent: parent.stat().st_mode for parent in allowed}
+    for parent in allowed:
+        parent.chmod(0o755)
+    try:
+        argv = [sys.executable, "-B", "-c", child, str(REPO), str(root)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/")
+    finally:
+        for parent, mode in modes.items():
+            parent.chmod(mode & 0o7777)
+    assert done.returncode == 0, done.stderr
+    assert module.stat().st_mode & 0o777 == 0
+    assert verdict(root, "main.py") == ("left alone", "it cannot be read: Permission denied")
+    assert '"main.py"' in manifest.read_text()
+    assert before.count("sha256") == manifest.read_text().count("sha256")

@@ -357,6 +357,15 @@ def test_an_alert_that_does_not_arrive_is_exit_3(
     assert listener.pings() == ["/p/start", "/p/fail"]
 
 
+def test_a_status_folder_that_cannot_be_made_is_told(logs: Path, listener: Listener) -> None:
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\nQT_PING_URL={listener.url}/p\n")
+    (logs / "status").write_text("a file in the way")
+    assert run(logs) == 1
+    (text,) = listener.alerts()
+    assert "The run could not begin" in text
+    assert listener.pings() == ["/p/fail"]
+
+
 def test_a_report_that_cannot_be_written_is_still_told(logs: Path, listener: Listener) -> None:
     (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\n")
     (logs / "status" / f"WEEKLY_HEALTH_REPORT_{dt.datetime.now(dt.UTC):%Y-%m-%d}.md").mkdir(parents=True)
@@ -399,7 +408,7 @@ def test_limits_are_from_their_value_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, state: str
 ) -> None:
     monkeypatch.setattr(wsh, "read_disks", lambda *_: iter([("disk", "Disk /", value, "x")]))
-    for name in ("read_load", "read_memory", "read_container_memory", "read_uptime"):
+    for name in ("read_host", "read_container_memory"):
         stub = lambda *_: iter(())  # noqa: E731
         stub.__name__ = name
         monkeypatch.setattr(wsh, name, stub)
@@ -415,17 +424,17 @@ def test_the_values_of_this_machine_are_what_other_tools_say(tmp_path: Path) -> 
     free = subprocess.run(["free", "-b"], capture_output=True, text=True, check=False).stdout.splitlines()
     if free:
         total, available = int(free[1].split()[1]), int(free[1].split()[6])
-        (memory,) = [r for r in wsh.read_memory(plan_of(tmp_path), 0.0) if r[0] == "memory"]
+        (memory,) = [r for r in wsh.read_host(plan_of(tmp_path), 0.0) if r[0] == "memory"]
         assert abs(memory[2] - 100 * (1 - available / total)) < 3
 
 
 def test_a_value_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_memory(*_: object) -> Iterator[wsh.Reading]:
+    def read_host(*_: object) -> Iterator[wsh.Reading]:
         raise PermissionError
 
-    monkeypatch.setattr(wsh, "read_memory", read_memory)
+    monkeypatch.setattr(wsh, "read_host", read_host)
     outcome = wsh.measure_system(plan_of(tmp_path), time.monotonic() + 5)
-    assert "| memory | not available (PermissionError) | warning |" in outcome.details[0]
+    assert "| host | not available (PermissionError) | warning |" in outcome.details[0]
     assert f"| Disk {tmp_path}" in outcome.details[0].replace("\\", "")
 
 
