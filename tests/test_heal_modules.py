@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPO, missing
 
+import ai_log_analyzer as ala
 import weekly_self_heal as wsh
 from ai_log_analyzer import cell
 
@@ -116,9 +118,11 @@ def test_a_broken_module_comes_back_and_the_broken_file_is_kept(root: Path, data
     module.chmod(0o751)
     run(root)
     spoil(module, data)
+    if data is not None:
+        module.chmod(0o604)  # the mode that it has now is the one that it keeps
     assert run(root) == 0
     assert module.read_bytes() == SOURCE
-    assert module.stat().st_mode & 0o7777 == 0o751
+    assert module.stat().st_mode & 0o7777 == (0o751 if data is None else 0o604)
     assert verdict(root, "svc/agent.py")[0] == "restored"
     assert [path.read_bytes() for path in quarantined(root)] == ([] if data is None else [data])
     run(root)
@@ -195,6 +199,32 @@ def test_what_git_holds_in_just_this_form_is_left_alone_even_when_it_does_not_pa
     run(checkout)
     assert (checkout / "keep.py").read_bytes() == newer
     assert verdict(checkout, "keep.py")[0] == "left alone"
+
+
+def test_git_may_give_lines_another_end(checkout: Path) -> None:
+    (checkout / ".gitattributes").write_text("*.py text eol=crlf\n")
+    run(checkout)
+    (checkout / "keep.py").write_bytes(b"newer syntax (\n")
+    commit(checkout)
+    (checkout / "keep.py").unlink()
+    git(checkout, "checkout", "-q", "--", "keep.py")
+    run(checkout)
+    assert (checkout / "keep.py").read_bytes() == b"newer syntax (\r\n"
+    assert verdict(checkout, "keep.py")[0] == "left alone"
+
+
+def test_what_was_written_is_read_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that writes something else cannot be had for real."""
+    (root / "main.py").write_bytes(b"")
+
+    def write_badly(path: Path, text: str | bytes, *more: Any) -> None:
+        write(path, b"x = 1\n" if path.name == "main.py" else text, *more)
+
+    write = ala.write_atomic
+    monkeypatch.setattr(ala, "write_atomic", write_badly)
+    run(root)
+    assert verdict(root, "main.py")[0] == "broken"
+    assert "does not come back as it was" in verdict(root, "main.py")[1]
 
 
 def test_a_merge_conflict_is_left_to_whoever_merges(checkout: Path) -> None:
@@ -363,13 +393,15 @@ def test_git_runs_nothing_that_the_checkout_configures(checkout: Path, tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a checkout away")
-def test_root_heals_in_a_checkout_of_another_user_and_leaves_it_theirs(checkout: Path) -> None:
+def test_root_heals_in_a_checkout_of_another_user_and_leaves_it_theirs(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     for path in [checkout, *checkout.rglob("*")]:
         os.chown(path, 4711, 4712)
-    run(checkout)
     (checkout / "keep.py").write_bytes(b"")
     shutil.rmtree(checkout / "svc")
-    run(checkout)
+    run(checkout)  # the first run: without git there would be nothing to restore from
     for name in ("keep.py", "svc", "svc/agent.py"):
         about = (checkout / name).stat()
         assert (about.st_uid, about.st_gid) == (4711, 4712), name
