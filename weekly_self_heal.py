@@ -767,7 +767,8 @@ def check_containers(plan: Plan, until: float) -> Outcome:
     return Outcome(
         state="failed" if silent else worst({"restarted": "warning"}.get(state, state) for state in states.values()),
         reason=f"{len(found)} containers: {counted(states.values(), ('failed', 'warning', 'restarted', 'ok'))}"
-        + some("failed", [f"{c.name} ({c.words})" for key, c in found.items() if states[key] == "failed"]),
+        + some("failed", [f"{c.name} ({c.words})" for key, c in found.items() if states[key] == "failed"])
+        + some("no answer", silent),
         details=[*(f"- {ala.cell(line)}" for line in lines), table(("Container", "State", "Found"), odd)],
         healed=[line for line in lines if any(line.startswith(f"{c.name} was ") for c in healed)],
     )

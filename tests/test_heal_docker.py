@@ -79,17 +79,37 @@ def test_check_tells_what_would_be_restarted(
 def test_a_restart_that_does_not_help_is_a_failure(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wsh, "RESTART_S", 6.0)
+    monkeypatch.setattr(wsh, "RESTART_S", -4.0)  # with 10 s for each container that leaves 6 s
     sick = engine.run(NEVER, *HEALTH, name="sick", wait=False)
-    ends = engine.run("sleep 1; exit 7", name="ends")
     await_health(engine, sick, "unhealthy")
-    configure(tmp_path, sick, ends)
+    configure(tmp_path, sick)
     text = run(tmp_path, engine, monkeypatch)
     assert f"- {sick} was down (unhealthy); restart: it did not help (" in text
-    assert f"- {ends} was down (exit code 7" in text
-    assert "restart: it did not help (exit code 7" in text
     assert "| 3. Docker Health Check | ❌ failed |" in text
     assert lives(engine, sick) == 2
+
+
+def test_up_for_a_moment_is_not_up_and_what_ended_well_is_left_alone(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = engine.run("sleep 1; exit 7", name="ends")
+    done = engine.run("exit 0", name="done")
+    configure(tmp_path, f"{engine.prefix}-*")
+    text = run(tmp_path, engine, monkeypatch)
+    assert f"- {ends} was down (exit code 7" in text
+    assert "restart: it did not help (exit code 7" in text
+    assert f"{done} was down" not in text
+
+
+def test_one_engine_of_two_does_not_answer(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    for name, host in (("well", engine.host), ("dead", f"unix://{tmp_path}/none.sock")):
+        engine.docker("context", "create", name, "--docker", f"host={host}")
+    ended = engine.run("exit 5")
+    text = run(tmp_path, engine, monkeypatch, "--context", "dead", "--context", "well")
+    assert "| 3. Docker Health Check | ❌ failed |" in text
+    assert "- dead/the Docker daemon does not answer" in text
+    assert f"| well/{ended} | exited | exit code 5" in text
 
 
 @pytest.mark.parametrize(
