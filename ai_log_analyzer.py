@@ -58,6 +58,7 @@ from typing import Any, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
 __version__ = "1.0.0"
+PROG = "ai_log_analyzer.py"
 
 # ---------------------------------------------------------------------------------------------- tables
 
@@ -670,6 +671,14 @@ class Host:
         return [*self.argv, *arguments]
 
 
+def find_hosts(settings: Settings) -> list[Host]:
+    """The engines that the settings name, or the usual one; none where there is no docker command."""
+    engine = shutil.which("docker") or shutil.which("podman")
+    if not engine:
+        return []
+    return [Host((engine, "--context", name), f"{name}/") for name in settings.contexts] or [Host((engine,))]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What `docker inspect` says of one container; times as RFC 3339."""
@@ -776,10 +785,9 @@ class Collector:
     def find(self) -> None:
         """All sources that the settings name; without any, those of Docker, else of the journal."""
         wanted = self.settings
-        engine = shutil.which("docker") or shutil.which("podman")
+        hosts = find_hosts(wanted)
         named = wanted.containers or wanted.services or wanted.contexts
-        if engine and (named or not wanted.units):
-            hosts = [Host((engine, "--context", name), f"{name}/") for name in wanted.contexts] or [Host((engine,))]
+        if hosts and (named or not wanted.units):
             for number, host in enumerate(hosts):
                 left = (self.until - time.monotonic()) / (len(hosts) - number + 1)
                 self.find_on(host, time.monotonic() + left)
@@ -787,7 +795,7 @@ class Collector:
             self.unmatched(wanted.services, self.names["service"], "service")
         elif named:
             self.failed("docker", ("unreadable", "no docker command found; install Docker or use --input FILE"))
-        if not wanted.units and (engine or named):
+        if not wanted.units and (hosts or named):
             return
         if shutil.which("journalctl"):
             self.find_in_journal(everything=not wanted.units)
@@ -2355,8 +2363,8 @@ def only_run(settings: Settings) -> Iterator[None]:
         os.close(fd)  # the file stays: a run that waits for a removed one would meet nobody
 
 
-def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
-    """Write the whole file or leave what is there, also when the power fails."""
+def write_atomic(path: Path, text: str | bytes, mode: int = 0o640, owner: tuple[int, int] | None = None) -> None:
+    """Write the whole file or leave what is there, also when the power fails. `owner` is (user id, group id)."""
     data = text.encode(errors="replace") if isinstance(text, str) else text
     path = path.resolve()  # a link keeps pointing where it does
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -2364,7 +2372,9 @@ def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
         with open(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(fd, mode)
+            if owner:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)  # after the owner, which takes special bits away
             os.fsync(fd)
         Path(temporary).replace(path)
     except BaseException:
@@ -2377,14 +2387,17 @@ def write_atomic(path: Path, text: str | bytes, mode: int = 0o640) -> None:
         os.close(folder)
 
 
-def replace_section(report: bytes, section: str, suffix: str) -> bytes:
-    """The report with this section in the place of an earlier one, or at its end; all else byte for byte."""
-    begin, end = (f"<!-- ai-log-analyzer{suffix}:{word} -->" for word in ("begin", "end"))
+def replace_section(report: bytes, section: str, name: str, *, first: bool = False) -> bytes:
+    """The report with this section in the place of an earlier one, or at its end (its head, if `first`); all else
+    byte for byte."""
+    begin, end = (f"<!-- {name}:{word} -->" for word in ("begin", "end"))
     new = f"{begin}\n{section}{end}\n".encode()
     # A marker counts only as a line of its own: a log line shown in the section cannot be one.
     marks = rb"^%s\r?\n(?:(?!%s\r?$).*\n)*?%s(?:\r?\n|\Z)" % (begin.encode(), begin.encode(), end.encode())
     if found := list(re.finditer(marks, report, re.MULTILINE)):
         return report[: found[-1].start()] + new + report[found[-1].end() :]
+    if first:
+        return new + (b"\n" if report else b"") + report
     gap = b"" if not report or report.endswith(b"\n\n") else b"\n" if report.endswith(b"\n") else b"\n\n"
     return report + gap + new
 
@@ -2422,10 +2435,15 @@ def publish(analysis: Analysis) -> Path:
     """Write report and JSON; the report's path. The caller holds the lock."""
     settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
     report = settings.status / f"WEEKLY_HEALTH_REPORT_{day}.md"
-    earlier = report.read_bytes() if report.exists() else b""
-    write_atomic(report, replace_section(earlier, render_section(analysis), analysis.suffix))
+    write_section(report, render_section(analysis), f"ai-log-analyzer{analysis.suffix}")
     write_atomic(settings.status / f"health_{day}{analysis.suffix}.json", render_json(analysis))
     return report
+
+
+def write_section(report: Path, section: str, name: str, *, first: bool = False) -> None:
+    """Put a section into a report, which is made if need be."""
+    earlier = report.read_bytes() if report.exists() else b""
+    write_atomic(report, replace_section(earlier, section, name, first=first))
 
 
 def alert_due(analysis: Analysis) -> bool:
@@ -2435,9 +2453,9 @@ def alert_due(analysis: Analysis) -> bool:
     return analysis.score < analysis.settings.alert_below
 
 
-def alert_text(analysis: Analysis) -> str:
-    """What changed, then score, rating and the five heaviest anomalies, as plain text."""
-    lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}"]
+def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
+    """What changed, what else there is to tell, and the five heaviest anomalies under the score, as plain text."""
+    lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}", *extra]
     for problem in (analysis.changed or ())[:5]:
         where = ", ".join(excerpt(name) for name in list(problem.sources)[:3])
         lines.append(f"🆕 {problem.count:,} × {problem.level} in {quoted(where)}: {quoted(problem.template)}")
@@ -2590,6 +2608,7 @@ DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
 ON: Kind = ("score or change", lambda v: v in {"score", "change"})
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
 CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "ignore")
+WEEKLY_PARTS = ("heal", "modules", "agents", "limits", "smoke")  # read by weekly_self_heal.py
 CONFIG_NAME = "ai_log_analyzer.toml"
 
 
@@ -2656,24 +2675,24 @@ def check_pattern(pattern: str, name: str) -> None:
 def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
     """The settings with what the configuration changes; an unknown key is told with the nearest valid one."""
     signals = {signal.key: signal for signal in settings.signals}
-    for key, pattern in _part(config, "signals", None, PATTERN).items():
+    for key, pattern in config_part(config, "signals", None, PATTERN).items():
         if not re.fullmatch("[a-z][a-z0-9_]*", key) or key == "lines":
             raise AnalyzerError(f"configuration: [signals] {excerpt(key)}: a key is a-z, 0-9 and _, and not `lines`", 2)
         known = signals.get(key) or Signal(key=key, label=key.replace("_", " ").title(), pattern=pattern)
         signals[key] = replace(known, pattern=pattern)
-    for key, weight in _part(config, "weights", signals, NUMBER).items():
+    for key, weight in config_part(config, "weights", signals, NUMBER).items():
         signals[key] = replace(signals[key], weight=float(weight))
-    for key, threshold in _part(config, "thresholds", signals, COUNT).items():
+    for key, threshold in config_part(config, "thresholds", signals, COUNT).items():
         signals[key] = replace(signals[key], threshold=threshold)
-    sources = _part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
+    sources = config_part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
     globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
-    alert = _part(config, "alert", ("below", "format", "on"), None)
+    alert = config_part(config, "alert", ("below", "format", "on"), None)
     below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
     form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
     return replace(
         settings,
         signals=tuple(signals.values()),
-        subsystems={**settings.subsystems, **_part(config, "subsystems", None, PATTERN)},
+        subsystems={**settings.subsystems, **config_part(config, "subsystems", None, PATTERN)},
         **globs,
         alert_below=float(below),
         alert_format=form,
@@ -2691,7 +2710,7 @@ def _ignore_rule(rule: Mapping[str, Any]) -> Ignore:
     return Ignore(**rule)
 
 
-def _part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
+def config_part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
     """One table of the configuration, its keys among `keys` (any, if None) and its values of one kind."""
     part = config.get(name, {})
     if not isinstance(part, dict):
@@ -2711,8 +2730,8 @@ def known_key(key: str, keys: Iterable[str], where: str = "") -> None:
         raise AnalyzerError(f"configuration: unknown key {where}{excerpt(key)}; did you mean {near[0]}?", 2)
 
 
-def check_webhook(url: str) -> str:
-    """The URL if a message may be sent there: https, or plain http to this machine. It is never shown."""
+def check_url(url: str, name: str) -> str:
+    """The URL, or nothing, if a message may be sent there: https, or plain http to this machine. It is never shown."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
         if parts.hostname == "hooks.slack.com" and parts.path.startswith(("/workflows/", "/triggers/")):
@@ -2720,7 +2739,7 @@ def check_webhook(url: str) -> str:
         loopback = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if not url or loopback or (parts.scheme == "https" and parts.hostname and parts.port != 0):
             return url
-    raise AnalyzerError("QT_ALERT_WEBHOOK is not an https URL; copy it from the chat's settings", 2)
+    raise AnalyzerError(f"{name} is not an https URL; copy it from the settings of the service", 2)
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -2751,10 +2770,28 @@ def bounded(kind: type[int] | type[float], low: float, high: float) -> Callable[
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
+    parser = new_parser(PROG, __doc__ or "")
+    add = parser.add_argument
+    add(
+        "--input",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="read this file instead, plain or gzip, - is standard input; repeatable",
+    )
+    add("--dry-run", action="store_true", help="print the section; write and send nothing")
+    add("--test-alert", action="store_true", help="send a test message and say what the server answered")
+    add("--history", action="store_true", help="print the past runs as a table, with a trend")
+    return parser
+
+
+def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
+    """A parser with the flags that both scripts take; `doc` is the script's docstring."""
     parser = Parser(
-        prog="ai_log_analyzer.py",
-        description=(__doc__ or "").partition("\n\nEnvironment")[0],
-        epilog="Environment" + (__doc__ or "").partition("\n\nEnvironment")[2],
+        prog=prog,
+        description=doc.partition("\n\nEnvironment")[0],
+        epilog="Environment" + doc.partition("\n\nEnvironment")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -2771,20 +2808,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--unit", action="append", default=[], metavar="GLOB", help="read these systemd units; repeatable")
     add("--service", action="append", default=[], metavar="GLOB", help="read these Swarm services; repeatable")
     add("--context", action="append", default=[], metavar="NAME", help="read this Docker context; repeatable")
-    add(
-        "--input",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="read this file instead, plain or gzip, - is standard input; repeatable",
-    )
     add("--root", metavar="DIR", help="the system's folder; everything is written to DIR/status")
     add("--config", type=Path, metavar="FILE", help=f"configuration (ROOT/{CONFIG_NAME})")
-    add("--dry-run", action="store_true", help="print the section; write and send nothing")
     add("--no-alert", action="store_true", help="send no alert")
-    add("--test-alert", action="store_true", help="send a test message and say what the server answered")
-    add("--history", action="store_true", help="print the past runs as a table, with a trend")
     add("--prometheus", type=Path, metavar="FILE", help="also write gauges for node_exporter's textfile collector")
     add("--fail-under", type=bounded(float, 0, 100), metavar="SCORE", help="exit 4 when the score is under SCORE")
     add("--quiet", action="store_true", help="print errors only")
@@ -2798,7 +2824,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     environ = {**read_dotenv(root / ".env"), **environ}
     config = read_config(args.config, root)
     for key in config:
-        known_key(key, CONFIG_PARTS)
+        known_key(key, CONFIG_PARTS + WEEKLY_PARTS)
     settings = apply_config(Settings(root=root, days=args.days, timeout_s=args.timeout), config)
     named: dict[str, list[str]] = {"containers": args.container, "units": args.unit, "services": args.service}
     if args.input and (any(named.values()) or args.context):
@@ -2812,7 +2838,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
         settings,
         contexts=tuple(dict.fromkeys(args.context)) or settings.contexts,
         inputs=tuple(dict.fromkeys(args.input)),
-        webhook="" if args.no_alert or args.dry_run else check_webhook(environ.get("QT_ALERT_WEBHOOK", "").strip()),
+        webhook="" if args.no_alert else check_url(environ.get("QT_ALERT_WEBHOOK", "").strip(), "QT_ALERT_WEBHOOK"),
     )
 
 
@@ -2870,24 +2896,25 @@ def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
     return analysis
 
 
-def deliver(analysis: Analysis, prometheus: Path | None) -> int:
-    """Send what is due; exit code 3 and a line on standard error for what did not arrive."""
-    settings, code = analysis.settings, 0
-    if prometheus:
+def deliver(settings: Settings, analysis: Analysis | None, text: str, export: Path | None, prog: str = PROG) -> int:
+    """Export, and send what is due; exit code 3 and a line on standard error for what did not arrive."""
+    code = 0
+    if export and analysis:
         try:
-            write_atomic(prometheus, render_prometheus(analysis), mode=0o644)
+            write_atomic(export, render_prometheus(analysis), mode=0o644)
         except OSError as error:
-            code = complain(AnalyzerError(f"{excerpt(str(prometheus))} could not be written: {error.strerror}", 3))
-    if reason := alert(settings, alert_text(analysis) if alert_due(analysis) else ""):
-        code = complain(AnalyzerError(f"the alert was not delivered: {reason}", 3))
-        publish(replace(analysis, undelivered=reason))
+            code = complain(AnalyzerError(f"{excerpt(str(export))} could not be written: {error.strerror}", 3), prog)
+    if reason := alert(settings, text):
+        code = complain(AnalyzerError(f"the alert was not delivered: {reason}", 3), prog)
+        if analysis:
+            publish(replace(analysis, undelivered=reason))
     return code
 
 
-def complain(error: AnalyzerError) -> int:
+def complain(error: AnalyzerError, prog: str = PROG) -> int:
     """One line on standard error; the exit code that goes with it."""
     try:
-        print(f"ai_log_analyzer.py: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return error.code
@@ -2908,7 +2935,7 @@ def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> i
             console.say("[4/4] Appending to weekly health report...")
             report = publish(analysis)
             console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
-            code = deliver(analysis, args.prometheus)
+            code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "", args.prometheus)
     bar = "=" * 70
     partial = " (partial)" if analysis.partial else ""
     console.say(f"\n{bar}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{bar}")
@@ -2916,26 +2943,21 @@ def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> i
     return code or (4 if under else 0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+def guarded(prog: str, work: Callable[[], int]) -> int:
+    """The exit code of a script's work; what an operator can act on becomes one line on standard error."""
     for stream in (sys.stdout, sys.stderr):  # an ASCII terminal gets question marks, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         with terminable():
-            args = build_parser().parse_args(argv)
-            settings, now = load_settings(args, os.environ), dt.datetime.now(dt.UTC)
-            if args.history:
-                print(render_history(read_history(settings)))
-                return 0
-            if args.test_alert:
-                return test_alert(settings)
-            with failure_told(settings, now):
-                return execute(args, settings, now)
+            return work()
     except AnalyzerError as error:
-        return complain(error)
+        return complain(error, prog)
+    except OSError as error:
+        where = f"{excerpt(str(error.filename))}: " if error.filename else ""
+        return complain(AnalyzerError(f"the report could not be written: {where}{error.strerror}"), prog)
     except KeyboardInterrupt:
-        return complain(AnalyzerError("interrupted; files are whole, as before or as after the run", 130))
+        return complain(AnalyzerError("interrupted; files are whole, as before or as after the run", 130), prog)
 
 
 def test_alert(settings: Settings) -> int:
@@ -2979,6 +3001,24 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, earlier)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+
+    def work() -> int:
+        args = build_parser().parse_args(argv)
+        args.no_alert = args.no_alert or args.dry_run
+        settings, now = load_settings(args, os.environ), dt.datetime.now(dt.UTC)
+        if args.history:
+            print(render_history(read_history(settings)))
+            return 0
+        if args.test_alert:
+            return test_alert(settings)
+        with failure_told(settings, now):
+            return execute(args, settings, now)
+
+    return guarded(PROG, work)
 
 
 if __name__ == "__main__":

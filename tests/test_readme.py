@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from conftest import REPO, analyzer
 
 import ai_log_analyzer as ala
+import weekly_self_heal
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -56,8 +58,12 @@ def test_the_score_table_is_the_programs() -> None:
 
 
 def test_the_settings_example_is_accepted(tmp_path: Path) -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    (tmp_path / "ai_log_analyzer.toml").write_text(example)
+    examples = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    (tmp_path / "ai_log_analyzer.toml").write_text("\n".join(examples))
+    args = weekly_self_heal.build_parser().parse_args(["--root", str(tmp_path)])
+    plan = weekly_self_heal.load_plan(args, {}, dt.datetime(2026, 11, 23, tzinfo=dt.UTC))
+    assert (len(plan.smoke), plan.restart) == (3, ("quantum_*",))
     log = tmp_path / "a.log"
     log.write_text("request timed out\nrisk_engine up\n")
     done = analyzer("--root", tmp_path, "--dry-run", "--input", log)
@@ -73,7 +79,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_the_scripts_dependencies_are_the_projects() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    for script in (REPO / "ai_log_analyzer.py",):
+    for script in (REPO / "ai_log_analyzer.py", REPO / "weekly_self_heal.py"):
         header = re.search(r"^# /// script\n(.*?)^# ///$", script.read_text(), re.MULTILINE | re.DOTALL)
         assert header
         block = tomllib.loads(re.sub("^# ?", "", header[1], flags=re.MULTILINE))
@@ -84,7 +90,7 @@ def test_only_the_agreed_files_stand_at_the_top() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=False).stdout
     if not tracked:
         pytest.skip("not a git checkout")
-    top = {name.split("/")[0] for name in tracked.splitlines()} - {"weekly_self_heal.py"}
+    top = {name.split("/")[0] for name in tracked.splitlines()}
     assert {name for name in top if not name.startswith(".")} == {
-        "ai_log_analyzer.py", "tests", "README.md", "pyproject.toml",
+        "ai_log_analyzer.py", "weekly_self_heal.py", "tests", "README.md", "pyproject.toml",
     }  # fmt: skip
