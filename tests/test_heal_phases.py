@@ -359,7 +359,7 @@ def test_an_alert_that_does_not_arrive_is_exit_3(
     (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/500\nQT_PING_URL={listener.url}/p\n")
     (logs / "bad.py").write_text("def (:\n")
     assert run(logs) == 3
-    assert "the alert was not delivered (the server answered 500)" in capfd.readouterr().err
+    assert "the alert was not delivered: the server answered 500; it is kept" in capfd.readouterr().err
     assert listener.pings() == ["/p/start", "/p/fail"]
 
 
