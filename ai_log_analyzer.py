@@ -1971,7 +1971,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     sources = list(tally.sources.values())
     order = list(STATES)
     coverage = sorted((source.coverage() for source in sources), key=lambda c: (order.index(c.state), c.name))
-    if not any(source.lines or not STATES[source.state] for source in coverage):
+    if not any(source.lines for source in coverage) and any(STATES[source.state] for source in coverage):
         reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3])
         raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
     counts = {"lines": sum(source.lines for source in coverage)}

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,40 @@ def analyzer(*arguments: str | Path, timeout: float = 120, **more: str) -> subpr
         env={**os.environ, **more},
         check=False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to. `document` is empty when it wrote no JSON."""
+
+    code: int
+    stderr: str
+    seconds: float
+    document: dict[str, Any]
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Coverage by source."""
+        return {row["name"]: row for row in self.document["coverage"]}
+
+    @property
+    def read(self) -> dict[str, tuple[str, int]]:
+        """State and lines of every source."""
+        return {name: (row["state"], row["lines"]) for name, row in self.rows.items()}
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """The documented counts."""
+        counts: dict[str, int] = self.document["metrics"]
+        return counts
+
+    def reason(self, name: str) -> str:
+        """Why a source was not read whole."""
+        return str(self.rows[name]["reason"])
+
+    def counted(self, *keys: str) -> tuple[int, ...]:
+        """Some of the metrics."""
+        return tuple(self.metrics[key] for key in keys)
 
 
 def missing(what: str) -> None:

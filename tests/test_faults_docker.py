@@ -16,41 +16,15 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import IMAGE, REPO, Engine, missing, started_engine
+from conftest import IMAGE, REPO, Engine, Result, missing, started_engine
 
 LOCK = ".ai_log_analyzer.lock"
 BIG = 600_000  # lines of a log that takes seconds to read
 ROTATED = ("--log-opt", "max-size=1m", "--log-opt", "max-file=3")
 FIREHOSE = f"yes 'error: this goes on and on and on and on and on' | head -n {BIG}"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run came to. `document` is empty when it wrote no JSON."""
-
-    code: int
-    stderr: str
-    seconds: float
-    document: dict[str, Any]
-
-    @property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        return {row["name"]: row for row in self.document["coverage"]}
-
-    @property
-    def read(self) -> dict[str, tuple[str, int]]:
-        """State and lines of every source."""
-        return {name: (row["state"], row["lines"]) for name, row in self.rows.items()}
-
-    @property
-    def metrics(self) -> dict[str, int]:
-        counts: dict[str, int] = self.document["metrics"]
-        return counts
 
 
 class Run:

@@ -13,35 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import REPO, Engine, analyzer, missing, started_engine
+from conftest import REPO, Engine, Result, analyzer, missing, started_engine
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 JOURNALCTL = shutil.which("journalctl")
 DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run came to. `document` is empty when it wrote no JSON."""
-
-    code: int
-    stderr: str
-    seconds: float
-    document: dict[str, Any]
-
-    @property
-    def read(self) -> dict[str, tuple[str, int]]:
-        """State and lines of every source."""
-        return {row["name"]: (row["state"], row["lines"]) for row in self.document["coverage"]}
-
-    def reason(self, name: str) -> str:
-        return next(str(row["reason"]) for row in self.document["coverage"] if row["name"] == name)
-
-    def counted(self, *keys: str) -> tuple[int, ...]:
-        return tuple(self.document["metrics"][key] for key in keys)
 
 
 def line(message: str, unit: str = "nginx.service", age_s: float = 60, **fields: str) -> dict[str, str]:
