@@ -135,10 +135,12 @@ FAILURES = (
 SEVERITIES = ("critical", "error", "warning", "info")
 CHANGED_FROM = 10  # events, from which on a problem can be a changed one
 CHANGED_TIMES = 3  # more than so many times its highest earlier rate
+COMPARED_FROM = 10  # a run with fewer than a tenth of the lines is not compared with
 HISTORY_MAX = 26  # earlier runs that are compared with
-PROBLEMS_MAX = 1_000  # problems that the JSON remembers
+PROBLEMS_MAX = 5_000  # problems that the JSON remembers
 ALERT_FORMATS = ("auto", "discord", "slack", "text")
 
+HANG_GRACE_S = 15.0  # beyond the time limit of the reading
 REDACTED = "[REDACTED]"
 ENGINE_IDENTIFIERS = ("dockerd", "podman", "conmon")  # what engines call themselves in the journal
 BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
@@ -150,10 +152,12 @@ EXIT_GRACE_S = 2.0  # between a child's last byte and its end
 NAP_S = 0.02  # the CLI writes line by line: without a nap every line wakes the reader
 ALERT_DEADLINE_S = 30.0
 RETRY_PAUSES_S = (1.0, 2.0, 4.0)
+REFUSALS = {f"the server answered {status}" for status in (400, 413, 422)}  # of this message, not of all
 PENDING_MAX = 10  # undelivered messages that are kept
 KNOWN_BYTES = 8 << 20  # how many bytes of distinct kinds of line are remembered at once
-TABLE_MAX = 12  # rows of the longest tables in the report
-SHAPES_MAX = 5_000  # problems told apart; what comes beyond is counted as OTHER
+TABLE_MAX = 6  # rows of the longest tables in the report
+SHAPES_MAX = 5_000  # problems told apart; as many more by their first COARSE_WORDS, the rest is OTHER
+COARSE_WORDS = 3
 SHAPE_MAX = 200  # characters of a problem's template
 OTHER = "(other problems)"
 SAMPLES = 3  # excerpts for each anomaly
@@ -196,6 +200,12 @@ class Settings:
     def status(self) -> Path:
         """The folder that everything is written to."""
         return self.root / "status"
+
+    @property
+    def selection(self) -> dict[str, list[str]]:
+        """What of the host is read: runs are compared only with those that read the same."""
+        names = ("containers", "exclude", "units", "services", "contexts")
+        return {name: sorted(getattr(self, name)) for name in names if getattr(self, name)}
 
     @property
     def period(self) -> str:
@@ -258,7 +268,11 @@ class Run:
     date: str
     lines: int
     problems: Mapping[str, int]  # count by template
-    document: Mapping[str, Any]
+    score: float
+    rate: float  # problem events in 10,000 lines
+    changed: int | None
+    partial: bool
+    selection: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -915,7 +929,7 @@ def parse_listing(out: bytes) -> dict[str, str]:
 def collect_inputs(settings: Settings, tally: Tally, until: float, tick: Tick) -> None:
     """Read the named files and nothing else."""
     sources = [(name, tally.source("standard input" if name == "-" else name)) for name in settings.inputs]
-    for name, source in sources:
+    for name, source in sorted(sources, key=lambda item: not Path(item[0]).is_file()):  # a pipe may keep us waiting
         source.end(*read_input(name, until, source.feed, tick))
 
 
@@ -931,10 +945,10 @@ def read_input(name: str, until: float, feed: Feed, tick: Tick) -> tuple[str, st
                 fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 stack.callback(os.close, fd)
             for piece in expanded(fd_pieces(fd, until)):
-                lines.write(piece)
-                tick()
                 if time.monotonic() > until:
                     raise TimeoutError
+                lines.write(piece)
+                tick()
         state = whole_state([lines])
     except TimeoutError:
         state = CUT
@@ -969,7 +983,9 @@ def expanded(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield from pieces
         return
     member = zlib.decompressobj(wbits=31)
+    ended = False
     for packed in chain((first,), pieces):
+        packed = packed.lstrip(b"\0") if ended else packed
         while packed:
             yield member.decompress(packed, BLOCK)
             packed = member.unconsumed_tail
@@ -1089,8 +1105,8 @@ STAMP = _verbose(
 _BAD = r"(?:errors?|exceptions?|failed|tracebacks?|warn|warnings?|critical|fatal|panic)(?![A-Za-z_])"
 NEGATED = _verbose(
     rf"""(?i)(?<![A-Za-z_])(?:
-        {_BAD}(?:\(s\))?["']?\s*+[:=]\s*+(?:["']?(?:0|null|none|nil|false|no)\b(?!\.\d)["']?|\[\]|""|'')
-      | (?:no|0|zero|without|any|not)\s++
+        {_BAD}(?:\(s\))?["']?\s*+[:=]\s*+(?:["']?(?:0\b(?!\.\d)|(?:null|none|nil|false|no)\b(?!\s++[A-Za-z][a-z]*+(?!\w*+\s*+[:=])))["']?|\[\]|""|'')
+      | (?<![\d.,])(?:no|0|zero|without|any|not)\s++
           (?:(?:critical|fatal|new|other|further|more|known|serious|failed)\s++)?{_BAD}
       | error-free\b)"""
 )
@@ -1121,7 +1137,8 @@ Slot: TypeAlias = tuple[int, Pieces, Pieces]
 # What a line is to a stack trace. Names are matched in one way only, so that nothing is tried twice.
 ROLE = _verbose(
     r"""(?P<blank>\s*+$)
-      | (?P<frame>\s+(?:at\s|File\s"|\.\.\.|\^|~) | \#\d+\s | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)
+      | (?P<frame>\s+(?:at\s|File\s"|\.\.\.|\^|~) | \#\d+\s(?!ERROR|WARN)
+          | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)
       | (?P<cause>\s*+(?:Caused\sby|Suppressed|Wrapped\sby):
           | During\shandling\sof\sthe\sabove | The\sabove\sexception\swas)
       | (?P<trace>\s*+(?:[+|]\s+)?(?:Exception\sGroup\s)?Traceback\s\(most\srecent)
@@ -1377,7 +1394,7 @@ _SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
     r"|test|live|staging|main|default|key|(?-i:[A-Z]{1,3})))*"
 )
 _SECRET_NAME = re.compile(  # of an environment variable
-    r"(?i)webhook|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
+    r"(?i)webhook|ping_url|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
     r"(?!.*_(?:file|path|dir|id|name|type|count|ttl)$)"
 )
 Hit = re.Match[str]
@@ -1554,6 +1571,9 @@ def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool
     return "".join([*parts, text[done:]])
 
 
+KNOWN_SECRETS: set[str] = set()  # what was read from `.env`
+
+
 @lru_cache(maxsize=4096)
 def _is_secret_name(name: str) -> bool:
     return bool(_SECRET_NAME.search(name))
@@ -1570,7 +1590,7 @@ def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
 def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
     """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for secret in environment_secrets(os.environ) if secrets is None else secrets:
+    for secret in (*environment_secrets(os.environ), *KNOWN_SECRETS) if secrets is None else secrets:
         text = text.replace(secret, REDACTED) if secret else text
     for pattern, is_secret in _RULES:
         text = _strike(text, pattern, is_secret)
@@ -1631,25 +1651,26 @@ _NOUN = r"error|exception|failed|traceback|warn|critical|fatal|panic"
 DECISIVE = tuple(
     re.compile(pattern.encode())  # of a line in small letters
     for pattern in (
-        rf"""(?:level|lvl|severity|levelno|priority|status|status_code|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)""",
+        rf"""(?:level|lvl|severity|levelno|priority|status|status_code|sev|syslog\w*|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)""",
         rf"\b(\d+)\s+(?:\w+\s)?(?:{_NOUN})",
         r"<(\d+)>",
         r'"\s(\d{3})(?!\d)',
         r"\|\s+(\d{3})\s+\|",
-        r"^[a-z]{3,7}\s\S+\s(\d{3})\s",
+        r"(?:^|\|\s*)[a-z]{3,7}\s\S+\s(\d{3})\s",
     )
 )
 
 
+COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 Decisive: TypeAlias = tuple[re.Pattern[bytes], ...]
 
 
 def decisive(line: bytes) -> Decisive:
     """The patterns that find digits on which the level of such a line depends; none if a word declares it."""
-    low = line[:EXCERPT_MAX].lower()
-    found = tuple(pattern for pattern in DECISIVE if pattern.search(low))
-    spans = [hit.span(1) for pattern in found for hit in pattern.finditer(low)]
-    masked = bytearray(line[:EXCERPT_MAX])
+    plain = COLOUR.sub(b"", line[:EXCERPT_MAX])
+    found = tuple(pattern for pattern in DECISIVE if pattern.search(plain.lower()))
+    spans = [hit.span(1) for pattern in found for hit in pattern.finditer(plain.lower())]
+    masked = bytearray(plain)
     for start, end in spans:
         masked[start:end] = b"x" * (end - start)
     return found if found and not declared_level(bytes(masked)) else ()
@@ -1779,14 +1800,16 @@ class Tally:
         """The meaning of a line, asked of the line itself."""
         declared = declared_level(line)
         named = declared or level(line)
-        template = "" if named == "info" else self.template(shape(line), line)
+        template = "" if named == "info" else self.template(shape(bounded_line(line)), line)
         meaning = Meaning(named, declared is not None, role(line), template)
         return self.all_meanings.setdefault(meaning, meaning)
 
     def template(self, text: str, line: bytes) -> str:
         """What a shape is called in the report: made safe, which is costly, and so done once for each of SHAPES_MAX."""
+        if text not in self.templates and len(self.templates) >= SHAPES_MAX:
+            text = " ".join([*text.split()[:COARSE_WORDS], WILD])  # many names in one place must not hide what is new
         if text not in self.templates:
-            if len(self.templates) >= SHAPES_MAX:
+            if len(self.templates) >= 2 * SHAPES_MAX:
                 self.examples.setdefault(OTHER, "")
                 return OTHER
             self.templates[text] = excerpt(text, SHAPE_MAX)
@@ -1805,7 +1828,7 @@ class Tally:
             if finding.unsure >> bit & 1 and query.pattern.search(line):
                 answers |= 1 << bit
         if finding.decisive:
-            low = line[:EXCERPT_MAX].lower()
+            low = COLOUR.sub(b"", line[:EXCERPT_MAX]).lower()
             digits = [pattern.findall(low) for pattern in finding.decisive]
             key = (finding.kind, repr(digits))
             if not (known := self.decided.get(key)):
@@ -1813,6 +1836,11 @@ class Tally:
                 self.known_bytes += len(finding.kind)
             meaning = known
         return self.shared(answers, meaning)
+
+
+def bounded_line(line: bytes) -> bytes:
+    """What of a line is looked at, cut between words: half a secret is not recognised as one."""
+    return line if len(line) <= EXCERPT_MAX else line[:EXCERPT_MAX].rpartition(b" ")[0]
 
 
 def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
@@ -1830,7 +1858,11 @@ class SourceTally:
     def __init__(self, tally: Tally, name: str) -> None:
         self.tally = tally
         self.name = name
-        self.hidden = sum(1 << bit for bit, glob in tally.hiding.items() if fnmatch.fnmatchcase(name, glob))
+        self.hidden = sum(
+            1 << bit
+            for bit, glob in tally.hiding.items()
+            if matches(name, [glob]) or matches(name.rpartition("/")[2], [glob])
+        )
         self.lines = self.characters = 0
         self.found: Counter[Finding] = Counter()  # lines
         self.continued: Counter[Finding] = Counter()  # those of them that belong to the event before
@@ -1967,17 +1999,25 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     patterns = [s.pattern for s in settings.signals] + list(settings.subsystems.values())
     hiding = {len(patterns) + i: rule.container for i, rule in enumerate(rules)}
     tally = Tally(patterns + [rule.pattern for rule in rules], len(settings.signals), hiding)
-    facts = collect(settings, tally, now, show)
+    with interrupted_after(settings.timeout_s + HANG_GRACE_S):
+        facts = collect(settings, tally, now, show)
     sources = list(tally.sources.values())
     order = list(STATES)
     coverage = sorted((source.coverage() for source in sources), key=lambda c: (order.index(c.state), c.name))
     if not any(source.lines for source in coverage) and any(STATES[source.state] for source in coverage):
-        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3])
+        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3] if source.reason)
         raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
     counts = {"lines": sum(source.lines for source in coverage)}
     counts |= {signal.key: sum(s.count(bit) for s in sources) for bit, signal in enumerate(settings.signals)}
-    history = read_history(settings, f"{now:%Y-%m-%d}")
+    # A run over other sources, or over few lines, says nothing about this one's rates.
+    history = [
+        run
+        for run in read_history(settings, f"{now:%Y-%m-%d}")
+        if run.selection == settings.selection and run.lines * COMPARED_FROM >= counts["lines"]
+    ]
     problems, gone = find_problems(tally, history)
+    if not counts["lines"] or any(STATES[source.state] for source in coverage):
+        gone = ()  # what was not read is not gone
     subsystems = enumerate(settings.subsystems, len(settings.signals))
     return Analysis(
         generated=now,
@@ -2011,6 +2051,25 @@ def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> l
     collector.find()
     collector.read(tick)
     return collector.facts
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """A pattern of the operator's own may backtrack for ever, and no deadline of the reading ends that."""
+
+    def hang(*_: object) -> NoReturn:
+        raise AnalyzerError("counting took too long; make the patterns of [signals], [subsystems], [[ignore]] simpler")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # who runs this in a thread has a limit of his own
+        return
+    earlier = signal.signal(signal.SIGALRM, hang)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
 
 
 def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) -> tuple[Anomaly, ...]:
@@ -2092,7 +2151,12 @@ def find_problems(tally: Tally, history: Sequence[Run]) -> tuple[tuple[Problem, 
         for template, names in groups.items()
     ]
     last = Counter({merged[name]: count for name, count in history[-1].problems.items()}) if history else Counter[str]()
-    gone = [name for name, count in last.most_common() if count >= CHANGED_FROM and name not in groups]
+    hidden = [question.pattern for bit, question in enumerate(tally.questions) if bit in tally.hiding]
+    gone = [
+        name
+        for name, count in last.most_common()
+        if count >= CHANGED_FROM and name not in groups and not any(rule.search(name.encode()) for rule in hidden)
+    ]
     order = sorted(problems, key=lambda p: (not p.changed, SEVERITIES.index(p.level), -p.count, p.template))
     return tuple(order), tuple(gone)
 
@@ -2228,7 +2292,9 @@ def _render_ignored(analysis: Analysis) -> list[str]:
 def _render_coverage(coverage: Sequence[Coverage]) -> list[str]:
     """The sources that were not read whole, worst first, and how many were."""
     odd = [source for source in coverage if source.state != "whole"]
-    parts = ["### Coverage", f"{len(coverage) - len(odd)} of {len(coverage)} sources read whole."]
+    states = Counter(source.state for source in coverage)
+    whole, empty = states["whole"] + states["empty"], f", {states['empty']} without a line" if states["empty"] else ""
+    parts = ["### Coverage", f"{whole} of {len(coverage)} sources read whole{empty}."]
     rows = [
         f"| {cell(source.name)} | {source.state} | {source.lines:,} | {source.first[:16] or '–'} "
         f"| {source.last[:16] or '–'} | {cell(source.reason)} |"
@@ -2267,6 +2333,7 @@ def render_json(analysis: Analysis) -> str:
         "date": f"{analysis.generated:%Y-%m-%d}",
         "generated": analysis.generated.isoformat(timespec="seconds"),
         "days": analysis.settings.days,
+        "selection": analysis.settings.selection,
         "score": analysis.score,
         "health": rating(analysis.score),
         "partial": analysis.partial,
@@ -2274,7 +2341,7 @@ def render_json(analysis: Analysis) -> str:
         "subsystems": dict(analysis.subsystems),
         "levels": {name: {"declared": d, "guessed": g} for name, (d, g) in analysis.levels.items()},
         "problem_lines_per_10000": analysis.problem_rate,
-        "problems": [_problem(problem) for problem in analysis.problems[:PROBLEMS_MAX]],
+        "problems": [_problem(problem) for problem in sorted(analysis.problems, key=lambda p: -p.count)[:PROBLEMS_MAX]],
         "changed_problems": None if analysis.changed is None else [_problem(problem) for problem in analysis.changed],
         "gone_problems": list(analysis.gone),
         "losses": [
@@ -2403,32 +2470,46 @@ def replace_section(report: bytes, section: str, name: str, *, first: bool = Fal
 
 
 def read_history(settings: Settings, before: str = "9999") -> list[Run]:
-    """The earlier runs over the same kind of source, oldest first; what cannot be read is no run."""
+    """The earlier runs over the same kind of source, oldest first; what is not as a run writes it is no run."""
     suffix = "_input" if settings.inputs else ""
     runs = []
     for path in sorted(settings.status.glob(f"health_????-??-??{suffix}.json")):
-        date = path.name[7:17]
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            document = json.loads(path.read_bytes())
-            counts = {str(row["template"]): int(row["count"]) for row in document.get("problems", [])}
-            run = Run(date=date, lines=int(document["metrics"]["lines"]), problems=counts, document=document)
-            runs += [run] if date < before else []
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+        ):
+            run = parse_run(path.name[7:17], json.loads(path.read_bytes()))
+            runs += [run] if run.date < before else []
     return runs[-HISTORY_MAX:]
+
+
+def parse_run(date: str, document: Any) -> Run:
+    """A run's JSON; ValueError and its like when a value is not of its kind."""
+    score, rate = float(document["score"]), float(document.get("problem_lines_per_10000", 0))
+    problems = {excerpt(row["template"], SHAPE_MAX): int(row["count"]) for row in document["problems"]}
+    lines, changed = int(document["metrics"]["lines"]), document.get("changed_problems")
+    if not (0 <= score <= 100 and 0 <= rate <= 1e4 and all(0 <= n < 2**53 for n in (lines, *problems.values()))):
+        raise ValueError
+    return Run(
+        date=date,
+        lines=lines,
+        problems=problems,
+        score=score,
+        rate=rate,
+        changed=None if changed is None else len(changed),
+        partial=bool(document.get("partial")),
+        selection=document.get("selection", {}),
+    )
 
 
 def render_history(runs: Sequence[Run]) -> str:
     """The earlier runs as a table, with the scores as a sparkline."""
-    bars = "▁▂▃▄▅▆▇█"
     rows = [f"{'Date':10}  {'Score':>5}  {'per 10,000':>10}  {'Changed':>7}  Rating"]
-    scores = []
     for run in runs:
-        score, changed = float(run.document.get("score") or 0), run.document.get("changed_problems")
-        count = "–" if changed is None else str(len(changed))
-        partial = " (partial)" if run.document.get("partial") else ""
-        rate = run.document.get("problem_lines_per_10000", "–")
-        rows.append(f"{run.date}  {score:5.1f}  {rate:>10}  {count:>7}  {rating(score)}{partial}")
-        scores.append(bars[min(int(score / 12.5), 7)])
-    return "\n".join([*rows, "", f"Score  {''.join(scores)}"]) if runs else "no runs yet"
+        changed = "–" if run.changed is None else run.changed
+        partial = " (partial)" if run.partial else ""
+        rows.append(f"{run.date}  {run.score:5.1f}  {run.rate:>10,.1f}  {changed:>7}  {rating(run.score)}{partial}")
+    bars = "".join("▁▂▃▄▅▆▇█"[min(int(run.score / 12.5), 7)] for run in runs)
+    return "\n".join([*rows, "", f"Score  {bars}"]) if runs else "no runs yet"
 
 
 def publish(analysis: Analysis) -> Path:
@@ -2501,20 +2582,24 @@ def shorten(text: str, limit: int) -> str:
 def alert(settings: Settings, text: str = "") -> str:
     """Send what earlier runs could not, then this; why not all of it arrived, empty when it did.
 
-    What did not arrive is kept in `status/alert_pending.json` for the next run.
+    What did not arrive is kept in `status/alert_pending.json` for the next run, unless the server refuses it as such.
     """
     pending = settings.status / "alert_pending.json"
     texts = read_pending(pending) + ([text] if text else [])
     if not settings.webhook or not texts:
         return ""
-    arrived, answer = send(settings, texts)
-    if arrived < len(texts):
-        kept = [old if old.startswith("(delayed) ") else f"(delayed) {old}" for old in texts[arrived:]][-PENDING_MAX:]
+    kept, reason = send(settings, texts)
+    if not kept:
+        with contextlib.suppress(OSError):  # at worst it is sent twice
+            pending.unlink(missing_ok=True)
+        return reason
+    try:
         settings.status.mkdir(parents=True, exist_ok=True)
+        kept = [old if old.startswith("(delayed) ") else f"(delayed) {old}" for old in kept][-PENDING_MAX:]
         write_atomic(pending, json.dumps(kept, ensure_ascii=False))
-        return f"{answer}; it is kept for the next run"
-    pending.unlink(missing_ok=True)
-    return ""
+    except OSError as error:
+        return f"{reason}; {pending.name} could not be written: {error.strerror}"
+    return f"{reason}; it is kept for the next run"
 
 
 def read_pending(path: Path) -> list[str]:
@@ -2525,8 +2610,8 @@ def read_pending(path: Path) -> list[str]:
     return []
 
 
-def send(settings: Settings, texts: Sequence[str]) -> tuple[int, str]:
-    """Post messages one after the other until one fails; how many arrived, and the last answer in words.
+def send(settings: Settings, texts: Sequence[str]) -> tuple[list[str], str]:
+    """Post messages one after the other until one fails; what did not arrive and may be sent again, and why.
 
     In a thread, because a server that drips its answer byte by byte keeps every timeout of a socket from firing.
     """
@@ -2536,17 +2621,20 @@ def send(settings: Settings, texts: Sequence[str]) -> tuple[int, str]:
 
     def post_all() -> None:
         for text in texts:
-            answers.append(post(*webhook_request(settings.webhook, form, text), until))
+            arrived, answer = post(*webhook_request(settings.webhook, form, text), until)
+            answers.append((arrived or answer in REFUSALS, "" if arrived else answer))
             if not answers[-1][0]:
                 return
 
     thread = threading.Thread(target=post_all, daemon=True)
     thread.start()
     thread.join(ALERT_DEADLINE_S)
-    arrived = sum(done for done, _ in answers)
-    if arrived == len(answers) and arrived < len(texts):
-        return arrived, f"no answer within {ALERT_DEADLINE_S:.0f} s"
-    return arrived, answers[-1][1]
+    settled = sum(done for done, _ in answers)
+    silent = settled == len(answers) < len(texts)
+    reasons = [answer for _, answer in answers if answer] + (
+        [f"no answer within {ALERT_DEADLINE_S:.0f} s"] if silent else []
+    )
+    return list(texts[settled:]), reasons[-1] if reasons else ""
 
 
 def post(url: str, body: dict[str, Any], until: float) -> tuple[bool, str]:
@@ -2750,7 +2838,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line; exit 2."""
-        raise AnalyzerError(f"{message} (see --help)", 2)
+        raise AnalyzerError(f"{excerpt(message, 300)} (see --help)", 2)
 
 
 def bounded(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
@@ -2821,7 +2909,9 @@ def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
 def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """Flag over environment over file over default."""
     root = find_root(args.root, environ)
-    environ = {**read_dotenv(root / ".env"), **environ}
+    dotenv = read_dotenv(root / ".env")
+    KNOWN_SECRETS.update(environment_secrets(dotenv))
+    environ = {**dotenv, **environ}
     config = read_config(args.config, root)
     for key in config:
         known_key(key, CONFIG_PARTS + WEEKLY_PARTS)
@@ -2907,7 +2997,10 @@ def deliver(settings: Settings, analysis: Analysis | None, text: str, export: Pa
     if reason := alert(settings, text):
         code = complain(AnalyzerError(f"the alert was not delivered: {reason}", 3), prog)
         if analysis:
-            publish(replace(analysis, undelivered=reason))
+            try:
+                publish(replace(analysis, undelivered=reason))
+            except OSError as error:
+                complain(AnalyzerError(f"the report could not be told of it: {error.strerror}"), prog)
     return code
 
 
@@ -2964,8 +3057,10 @@ def test_alert(settings: Settings) -> int:
     """Send a message that says it is a test, and print what the server answered."""
     if not settings.webhook:
         raise AnalyzerError("no QT_ALERT_WEBHOOK is set; put it into the environment or <root>/.env", 2)
-    arrived, answer = send(settings, ["🧪 AI Log Analyzer: this is a test. Alerts arrive here."])
-    print(f"{webhook_form(settings.webhook, settings.alert_format)} message: {answer}")
+    form = webhook_form(settings.webhook, settings.alert_format)
+    text = "🧪 AI Log Analyzer: this is a test. Alerts arrive here."
+    arrived, answer = post(*webhook_request(settings.webhook, form, text), time.monotonic() + ALERT_DEADLINE_S)
+    print(f"{form} message: {answer}")
     return 0 if arrived else complain(AnalyzerError("the test alert was not delivered", 3))
 
 
@@ -3011,7 +3106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.no_alert = args.no_alert or args.dry_run
         settings, now = load_settings(args, os.environ), dt.datetime.now(dt.UTC)
         if args.history:
-            print(render_history(read_history(settings)))
+            Console(quiet=False).print(render_history(read_history(settings)))
             return 0
         if args.test_alert:
             return test_alert(settings)

@@ -184,6 +184,27 @@ def test_a_kept_alert_is_sent_also_when_the_next_week_is_calm(server: Server, tm
     assert server.texts == ["(delayed) bad week"]
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_message_that_is_refused_does_not_hold_up_later_ones(server: Server, tmp_path: Path, status: int) -> None:
+    (tmp_path / "status").mkdir()
+    pending = tmp_path / "status" / "alert_pending.json"
+    pending.write_text('["(delayed) refused"]')
+    server.script = [(status, {}, ""), (200, {}, "ok")]
+    assert str(status) in ala.alert(settings(tmp_path, server.url), "hello")
+    assert server.texts == ["(delayed) refused", "hello"]
+    assert not pending.exists()
+
+
+def test_the_webhook_of_the_env_file_is_redacted_in_the_report(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK={server.url}\nQT_PING_URL=https://ping.example/relay/Ab3dEf9h\n")
+    (tmp_path / "in.log").write_text(f"ERROR calling {server.url} https://ping.example/relay/Ab3dEf9h\n" * 60)
+    analyzer("--root", tmp_path, "--input", tmp_path / "in.log")
+    (report,) = (tmp_path / "status").glob("*.md")
+    assert TOKEN not in report.read_text()
+    assert "Ab3dEf9h" not in report.read_text()
+    assert "[REDACTED]" in report.read_text()
+
+
 @pytest.mark.parametrize("content", ["{ torn", "{}", "[1, null]", '"x"'])
 def test_a_damaged_pending_file_costs_nothing(server: Server, tmp_path: Path, content: str) -> None:
     (tmp_path / "status").mkdir()

@@ -217,7 +217,13 @@ def test_history_shows_past_runs_with_a_trend(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.mkdir()
     for date, score in (("2026-01-05", 100.0), ("2026-01-12", 42.5)):
-        document = {"metrics": {"lines": 10}, "score": score, "changed_problems": None, "partial": score < 50}
+        document = {
+            "metrics": {"lines": 10},
+            "score": score,
+            "changed_problems": None,
+            "partial": score < 50,
+            "problems": [],
+        }
         (status / f"health_{date}.json").write_text(json.dumps(document))
     (status / "health_2026-01-19.json").write_text("{ torn")
     done = analyzer("--root", tmp_path, "--history")
@@ -237,14 +243,107 @@ def test_the_section_stays_about_a_hundred_lines_however_much_is_wrong(tmp_path:
     assert "more" in report
 
 
-def test_memory_of_shapes_is_bounded_and_the_rest_counted_as_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_shapes_is_bounded_and_many_names_do_not_hide_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ala, "SHAPES_MAX", 5)
+    names = "kilo lima mike nine oscar papa quebec romeo".split()  # noqa: SIM905  # a list of words reads better
+    lines = [f"ERROR login failed for user {name}" for name in names] + ["ERROR ledger does not balance"] * 3
+    lines += [f"ERROR {name} {name} {name} broke" for name in names]
     tally = ala.Tally([], 0)
-    tally.source("x").feed(
-        "\n".join(
-            f"ERROR {word} broke" for word in ("kilo", "lima", "mike", "nine", "oscar", "papa", "quebec")
-        ).encode()
-    )
+    tally.source("x").feed("\n".join(lines).encode())
     shapes = {finding.meaning.shape: count for finding, count in tally.source("x").events()}
-    assert shapes[ala.OTHER] == 2
-    assert len(shapes) == 6
+    assert shapes["login failed for <*>"] == 3
+    assert shapes["ledger does not <*>"] == 3
+    assert len(shapes) == 11  # five, as many by their first words, and the rest
+    assert shapes[ala.OTHER] == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("write failed: No space left on device", "error"),
+        ("connect failed: No route to host", "error"),
+        ("mount failed: No such file or directory", "error"),
+        ("exception: None of the servers answered", "error"),
+        ("found 10 errors", "error"),
+        ("run finished, 100 failed", "error"),
+        ("found 0 errors", "info"),
+        ("errors: none", "info"),
+        ("failed: no, retries: 3", "info"),
+        ("result ok, error=null", "info"),
+    ],
+)
+def test_a_negation_is_none_when_prose_follows(line: str, level: str) -> None:
+    assert ala.level(line) == level
+
+
+def test_a_run_over_few_lines_is_not_compared_with(tmp_path: Path) -> None:
+    def noisy(lines: int, errors: int) -> list[str]:
+        return ["INFO fine"] * (lines - errors) + ["ERROR disk on fire"] * errors
+
+    week(tmp_path, 0, noisy(10_000, 50))
+    week(tmp_path, 1, noisy(60, 50))
+    assert len(analysed(tmp_path, *noisy(10_000, 500))["changed_problems"]) == 1
+
+
+def test_a_run_over_other_sources_is_not_compared_with(tmp_path: Path) -> None:
+    week(tmp_path, 0, ["ERROR disk on fire"] * 50)
+    (path,) = (tmp_path / "status").glob("health_2026-01-*.json")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"selection": {"containers": ["db"]}}))
+    assert analysed(tmp_path, *["ERROR disk on fire"] * 500)["changed_problems"] is None
+
+
+def test_many_rare_problems_do_not_push_frequent_ones_out_of_memory(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    rare = [f"CRITICAL {''.join(chance.choices('klmnoprst', k=9))} {i % 7} gone" for i in range(1500)]
+    lines = [*rare, *["WARNING slow disk"] * 500]
+    week(tmp_path, 0, lines)
+    assert analysed(tmp_path, *lines)["changed_problems"] == []
+
+
+HOSTILE = [
+    {"score": 1e999},
+    {"score": []},
+    {"score": -5},
+    {"problem_lines_per_10000": None},
+    {"problem_lines_per_10000": "\x1b[2J"},
+    {"problems": [{"template": "x", "count": 1e999}]},
+    {"problems": [{"template": "x", "count": 10**400}]},
+    {"problems": 5},
+    {"metrics": {"lines": float("inf")}},
+    {"changed_problems": 5},
+    {"selection": [[[]]]},
+]
+
+
+@pytest.mark.parametrize("odd", HOSTILE, ids=str)
+def test_an_odd_health_file_costs_neither_the_run_nor_the_history(odd: dict[str, Any], tmp_path: Path) -> None:
+    week(tmp_path, 0, ["ERROR disk on fire"] * 20)
+    (path,) = (tmp_path / "status").glob("*.json")
+    document = json.loads(path.read_text()) | odd
+    (tmp_path / "status" / "health_2026-01-12.json").write_text(json.dumps(document))
+    path.write_text(json.dumps(document))
+    analysed(tmp_path, *["ERROR disk on fire"] * 20)
+    done = analyzer("--root", tmp_path, "--history")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+
+
+def test_a_deeply_nested_health_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "status").mkdir()
+    (tmp_path / "status" / "health_2026-01-12_input.json").write_text("[" * 100_000)
+    assert analysed(tmp_path, "ERROR x")["changed_problems"] is None
+
+
+def test_a_pattern_that_backtracks_for_ever_is_ended_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ala, "HANG_GRACE_S", 0.5)
+    (tmp_path / "in.log").write_text("a" * 40 + "!\n")
+    signals = (ala.Signal("evil", "Evil", "(a+)+$"),)
+    settings = ala.Settings(root=tmp_path, inputs=(str(tmp_path / "in.log"),), signals=signals, timeout_s=1)
+    with pytest.raises(ala.AnalyzerError, match="simpler"):
+        ala.analyze(settings, dt.datetime.now(dt.UTC))
+
+
+def test_an_error_of_a_numbered_build_step_is_a_problem(tmp_path: Path) -> None:
+    document = analysed(tmp_path, *["#12 ERROR: process make did not complete"] * 4)
+    assert [problem["count"] for problem in document["problems"]] == [4]
