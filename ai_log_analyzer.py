@@ -1365,6 +1365,7 @@ _NOTHING = re.compile(
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|must|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and"
     r"|or|user|too|self|expected|using|with|authentication|authorization|rotation"
+    r"|(?:must|should|cannot|is|was|has|does)(?: [\w']+)+\.?"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|cfg|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
@@ -1382,7 +1383,9 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
-_DIGEST_BEFORE = re.compile(r"(?:\bid|_id|Id|(?i:sha\d+|hash|tx\w*|digest|fingerprint|etag|integrity))\W{1,4}$")
+_DIGEST_BEFORE = re.compile(  # h1: go.sum
+    r"(?:\bid|_id|Id|(?i:\bh1|sha\d+|hash|tx\w*|digest|fingerprint|etag|integrity|boundary))\W{1,4}$"
+)
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_type, secretName, password_file
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn|ref"
@@ -1457,26 +1460,30 @@ def _labelled(hit: Hit) -> bool:
         return len(value) > 2
     if "=" in hit["sep"]:
         return not re.fullmatch(r"[\d./%]+", value)
-    return _is_random(value, 6) or (kind == "strong" and len(value) > 12)
+    variable = label[0] == "PASS" and hit.string[: hit.start()].endswith("_")  # DB_PASS
+    return _is_random(value, 6) or ((kind == "strong" or variable) and len(value) > (5 if variable else 12))
 
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     r"(?:(?P<strong>passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|account|shared|auth|subscription|consumer|listen"
-    r"|licen[cs]e)[ _.-]?key)|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
+    r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
+    r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
     rf"|(?P<weak>token|credential|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
-    rf"|sess(?:ion)?id)|(?P<key>{_BEFORE}key))"
+    rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}key))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
     r"(?P<sep>(?:\\*[\"'`]{0,2}|%2[27]|&quot;)\]?[ \t]*"
-    r"(?:=>|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:|%3[AD]|\\u003[ad])(?:%2[27]|&quot;|[ \t]*)"
+    r"(?:=>|->(?=[ \t]*[\"'])|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:|%3[AD]|\\u003[ad])"
+    r"(?:%2[27]|&quot;|[ \t]*)"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\bvalue\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
-    r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])"  # ('password', 'x')
+    r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^<>\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
-    r"|[ \t]+(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?(?:(?:is|was)[ \t:]+|:[ \t]*)?))"
+    r"|[ \t]+(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?"
+    r"(?:(?:is|was|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
     r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_]{1,20}\()?[bru]{0,2}"
@@ -1511,16 +1518,22 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
         (_always, r"\bcookie\\*[\"']?[ \t]*[:=][ \t]*\[?b?\\*[\"']?(?P<s>(?!max-age|path=|domain)",
          r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
-        (_always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
-         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\()",
+        (_always, rf"(?:(?P<web>https?:(?:\\*/){{2}}{_USER}*:)",
+         rf"|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}:(?:\\*/){{2}}{_USER}*:",
+         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\(",
+         r"|[^\s\"'/@]{3,64}@/\w)",
+         r"|(?P<code>%3A%2F%2F(?:(?!%3A|%2F)[^\s:/@\"'<>])*%3A)|\bjdbc:oracle:\w+:[\w.$-]+/",
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
-         r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
-        (_random, r"(?:\b(?:bearer|basic)(?:[ \t]+|%20)|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
-         r"|/services/(?=T\w+/B)|/(?:webhook\w*|hooks?|ping|trigger\w*)/)(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+         r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
+         r"|(?(code)(?:(?!%2F|%40)[^\s\"'<>&@]){1,300}|[^\s\"'<>]{1,300})))(?(code)%40|@)"),
+        (_random, r"(?:\b(?:bearer|basic)(?:[ \t]+|%20)|hooks\.slack\.com\\*/\w+\\*/|\bhc-ping\.com/",
+         r"|/services\\*/(?=T\w+\\*/B)",
+         r"|/(?:webhook\w*|hooks?|ping|trigger\w*)\\*/(?:send\?key=)?|%2Fwebhooks%2F(?=\d+%2F))",
+         r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # what shows by itself: JWT, Discord and Telegram bots, the user of a Sentry DSN, vendors' prefixes
         (_random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b[MNO][\w-]{22,}\.[\w-]{5,8}\.[\w-]{25,}",
          r"|(?<=://)[\w-]{16,200}(?=@)",
-         r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
+         r"|(?-i:(?<!\d)\d{6,12}(?::|%3A)(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
          r"(?:A[KS]IA(?=[A-Z0-9]{12})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
          r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|lin_api|ntn|dckr_pat|rubygems",
          r"|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
@@ -1531,8 +1544,9 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
         (_always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
+         rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
-         rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry) login)\b{_OPTIONS}-p{_THEN}",
+         rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]+:(?!\d+(?![^\s\"\']))",
          rf"|(?:\bauth=|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|\w*passwd))",
@@ -1545,7 +1559,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
          r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))\\*[\"']?",
          r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*\\*[\"']?(?:G-)?",
-         r"|(?<![\w.-])(?=\d[\d -]{3,7} (?:is|as) your\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
+         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
+         r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         (_labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # bare base64, but no mangled C++ or Rust name
         (_dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR])(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
