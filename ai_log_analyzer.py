@@ -1635,9 +1635,10 @@ def _clean(text: str) -> str:
 
 def excerpt(line: str | bytes, limit: int = 120, secrets: Collection[str] | None = None) -> str:
     """A log line as one safe line of at most limit characters: cleaned, redacted, shortened."""
-    head = line[:EXCERPT_MAX]
+    cap = min(max(8 * limit, EXCERPT_MAX // 2), EXCERPT_MAX)  # the expressions cost by the length
+    head = line[:cap]
     text = head.decode("utf-8", "replace") if isinstance(head, bytes) else head
-    if len(line) > EXCERPT_MAX:  # half a token is no longer recognised as one: cut before it
+    if len(line) > cap:  # half a token is no longer recognised as one: cut before it
         text = text[: max(len(text) - 256, *(text.rfind(stop) + 1 for stop in " \t\n\"'"))] + "…"
     text = redact(_clean(_ANSI.sub("", text)), secrets).strip()
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
