@@ -2198,9 +2198,9 @@ def recommend(analysis: Analysis) -> list[str]:
 # ---------------------------------------------------------------------------------------------- render
 
 
-def named(sources: Iterable[str], most: int = 3) -> str:
+def named(sources: Iterable[str]) -> str:
     """The first few names as code spans."""
-    return ", ".join(code_span(excerpt(name)) for name in list(sources)[:most])
+    return ", ".join(code_span(excerpt(name)) for name in list(sources)[:3])
 
 
 def cell(text: str) -> str:
@@ -2849,6 +2849,9 @@ def check_url(url: str, name: str) -> str:
 # ---------------------------------------------------------------------------------------------- command line
 
 
+BAR = "=" * 70
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
@@ -2982,8 +2985,7 @@ class Console:
 
 def announce(settings: Settings, now: dt.datetime, console: Console) -> None:
     """The head of the console output."""
-    bar = "=" * 70
-    console.say(f"{bar}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{bar}")
+    console.say(f"{BAR}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{BAR}")
     console.say(f"Analysis Date: {now:%Y-%m-%d}\nLog Period: Last {settings.period}\n")
 
 
@@ -3045,9 +3047,8 @@ def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> i
             report = publish(analysis)
             console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
             code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "", args.prometheus)
-    bar = "=" * 70
     partial = " (partial)" if analysis.partial else ""
-    console.say(f"\n{bar}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{bar}")
+    console.say(f"\n{BAR}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{BAR}")
     under = args.fail_under is not None and analysis.score < args.fail_under
     return code or (4 if under else 0)
 

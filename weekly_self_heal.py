@@ -1106,7 +1106,6 @@ def ping(plan: Plan, event: str = "") -> None:
 
 # ---------------------------------------------------------------------------------------------- configuration
 
-TEXT: ala.Kind = ("a text", lambda v: isinstance(v, str) and bool(v.strip()))
 FLAG: ala.Kind = ("true or false", lambda v: isinstance(v, bool))
 STATUS: ala.Kind = ("a whole number from 0 to 999", lambda v: type(v) is int and 0 <= v <= 999)
 SECONDS: ala.Kind = ("a number of seconds from 0.1 to 60", lambda v: type(v) in {int, float} and 0.1 <= v <= 60)
@@ -1117,9 +1116,9 @@ PAIR: ala.Kind = (
     "two numbers, [warning, failed], the second not the smaller",
     lambda v: isinstance(v, list) and len(v) == 2 and all(map(ala.NUMBER[1], v)) and v[0] <= v[1],
 )
-SMOKE_KEYS = {"name": TEXT, "timeout": SECONDS}
+SMOKE_KEYS = {"name": ala.TEXT, "timeout": SECONDS}
 SMOKE_GOALS: dict[str, dict[str, ala.Kind]] = {
-    "url": {"url": URL, "status": STATUS, "contains": TEXT},
+    "url": {"url": URL, "status": STATUS, "contains": ala.TEXT},
     "command": {"command": ARGUMENTS, "exit": STATUS},
     "tcp": {"tcp": ADDRESS},
 }
@@ -1131,7 +1130,7 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
     config = ala.read_config(args.config, settings.root)
     environ = {**ala.read_dotenv(settings.root / ".env"), **environ}
     modules = checked_part(config.get("modules", {}), "[modules]", {"include": ala.TEXTS, "exclude": ala.TEXTS})
-    heal = checked_part(config.get("heal", {}), "[heal]", {"restart": ala.TEXTS, "python": TEXT})
+    heal = checked_part(config.get("heal", {}), "[heal]", {"restart": ala.TEXTS, "python": ala.TEXT})
     limits = checked_part(config.get("limits", {}), "[limits]", dict.fromkeys(LIMITS, PAIR))
     smoke = config.get("smoke", [])
     if not isinstance(smoke, list):
@@ -1199,8 +1198,6 @@ def parse_smoke(given: Any, where: str, root: Path) -> Smoke:
 
 # ---------------------------------------------------------------------------------------------- command line
 
-BAR = "=" * 70
-
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -1252,8 +1249,8 @@ def weekly(args: argparse.Namespace, plan: Plan) -> int:
     states = [outcome.state for outcome in outcomes.values()]
     score = f" - Score: {analysis.score:.1f}/100" if analysis else ""
     where = "nothing was changed" if plan.check else plan.report.name
-    console.say(f"\n{BAR}\n{STATES[worst(states)]} Weekly Self-Heal Complete{score} - {counted(states, STATES)}")
-    console.say(f"{where}\n{BAR}")
+    console.say(f"\n{ala.BAR}\n{STATES[worst(states)]} Weekly Self-Heal Complete{score} - {counted(states, STATES)}")
+    console.say(f"{where}\n{ala.BAR}")
     bad = {"failed": {"failed"}, "warning": {"failed", "warning"}}.get(args.fail_on, set[str]())
     under = args.fail_under is not None and analysis is not None and analysis.score < args.fail_under
     return code or (4 if under or bad.intersection(states) else 0)
@@ -1261,7 +1258,7 @@ def weekly(args: argparse.Namespace, plan: Plan) -> int:
 
 def execute(args: argparse.Namespace, plan: Plan) -> int:
     """One whole run under the lock, with its pings; `--check` takes no lock, for that is a file."""
-    head = f"{BAR}\nQUANTUM TRADER V3 - WEEKLY SELF-HEAL\n{BAR}\nDate: {plan.now:%Y-%m-%d}\nRoot: {plan.root}\n"
+    head = f"{ala.BAR}\nQUANTUM TRADER V3 - WEEKLY SELF-HEAL\n{ala.BAR}\nDate: {plan.now:%Y-%m-%d}\nRoot: {plan.root}\n"
     ala.Console(args.quiet).say(head)
     if plan.check:
         return weekly(args, plan)
