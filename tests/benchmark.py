@@ -1,20 +1,32 @@
-"""Time the analyzer as a whole process against plain `re.search`, in turn: benchmark.py FILE [PAIRS].
+"""Time the analyzer as a whole process, in turn with something else: benchmark.py [--pairs N] [CASE ...].
 
-Both read the file, count every documented pattern and end; the ratio is taken pair by pair. Peak memory is the
-analyzer's, as the system accounts for it.
+Prints one table: the median ratio of the pairs, its spread, the median seconds of both, and the analyzer's peak
+memory. Makes its own data; the two cases with containers need an engine (DOCKER_HOST), drain needs the test extra.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import datetime as dt
+import json
+import math
 import os
+import platform
+import random
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import DOCUMENTED, REPO
+from conftest import DOCUMENTED, REPO, Engine
 
+ANALYZER = [sys.executable, str(REPO / "ai_log_analyzer.py"), "--quiet", "--no-alert", "--timeout", "3600"]
 PLAIN = f"""
 import re, sys
 patterns = {[pattern.encode() for pattern in DOCUMENTED.values()]!r}
@@ -26,37 +38,258 @@ with open(sys.argv[1], "rb") as file:
             if re.search(pattern, line, re.I):
                 counts[i] += 1
 """
+DRAIN = """
+import logging, sys
+from drain3 import TemplateMiner
+logging.disable()
+miner = TemplateMiner()
+with open(sys.argv[1], encoding="utf-8", errors="replace") as file:
+    for line in file:
+        miner.add_log_message(line.rstrip("\\n"))
+"""
+DOCUMENTED_WEEK = 5_767_532  # bytes of the week that the documentation shows
 
 
-def timed(argv: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak MB of a process."""
+def service_lines(chance: random.Random) -> Iterator[str]:
+    """A trading system's log without end, about 130 bytes a line."""
+    now = dt.datetime(2026, 11, 16, 4, tzinfo=dt.UTC)
+    pairs = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
+
+    def hexadecimal(digits: int) -> str:
+        return f"{chance.getrandbits(4 * digits):0{digits}x}"
+
+    def bracketed(logger: str, level: str, text: str) -> str:
+        return f"[{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03d}] [{logger}] [{level}] {text}"
+
+    def access() -> str:
+        status, size = chance.choice([200, 200, 200, 304, 404, 502]), chance.randint(90, 9_000)
+        request = f'"GET /api/orders/{hexadecimal(32)} HTTP/1.1" {status} {size} "-" "dashboard/3.2"'
+        return f"10.1.{chance.randint(0, 9)}.{chance.randint(1, 250)} - - [{now:%d/%b/%Y:%H:%M:%S} +0000] {request}"
+
+    def decision() -> str:
+        row = {"ts": now.isoformat(), "level": "info", "logger": "exit_brain_v3.dynamic_executor"}
+        return json.dumps(row | {"msg": f"position {hexadecimal(12)} held", "critical_distance": chance.random()})
+
+    trace = (
+        'Traceback (most recent call last):\n  File "/app/feed.py", line 71, in pull\n    raise TimeoutError("no tick")'
+    )
+    makers: list[tuple[int, Callable[[], str]]] = [
+        (30, lambda: bracketed("rlagent.policy", "INFO", f"{chance.choice(pairs)} action={chance.randint(0, 4)} q={chance.random():.5f}")),
+        (20, decision),
+        (15, lambda: f"{now.isoformat()} INFO eventbus stream=quantum:ticks consumer={hexadecimal(8)} lag={chance.randint(0, 300)}"),
+        (8, access),
+        (5, lambda: bracketed("model_supervisor", "WARNING", f"drift {chance.random():.4f} over {chance.randint(2, 60)} windows")),
+        (3, lambda: f'{now:%Y-%m-%d %H:%M:%S}.{chance.randint(0, 999):03d} UTC [{chance.randint(20, 99)}] ERROR:  relation "fills" does not exist'),
+        (1, lambda: bracketed("tp_optimizer", "ERROR", f"takeprofit {hexadecimal(16)} refused: code -{chance.randint(1000, 2200)}")),
+        (1, lambda: f"{trace}\nTimeoutError: no tick"),
+    ]  # fmt: skip
+    kinds = [maker for weight, maker in makers for _ in range(weight)]
+    while True:
+        now += dt.timedelta(milliseconds=chance.randint(1, 900))
+        yield chance.choice(kinds)()
+
+
+def random_lines(chance: random.Random) -> Iterator[str]:
+    """Lines of random words that never repeat, a third of them errors."""
+    while True:
+        words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 10))) for _ in range(14)]
+        if chance.random() < 1 / 3:
+            words.insert(chance.randrange(14), "error")
+        yield " ".join(words)
+
+
+def long_lines(chance: random.Random) -> Iterator[str]:
+    """Lines of 15 MB."""
+    while True:
+        yield chance.choice("xyz") * 15_000_000 + " error"
+
+
+def written(path: Path, lines: Iterator[str], size: int) -> Path:
+    """A file of so many bytes. Its rows are not kept: a child begins with the peak memory of its parent."""
+    with path.open("wb") as file:
+        while size > 0:
+            size -= file.write(f"{next(lines)}\n".encode())
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a process took."""
+
+    seconds: float
+    megabytes: float  # at its peak
+
+
+def spent(argv: Sequence[str], stdin: Path | None = None, repeat: int = 0) -> Spent:
+    """Run a command to its end; `repeat`: it is given the file on standard input so many times."""
     began = time.perf_counter()
-    pid = os.posix_spawn(argv[0], argv, os.environ)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise SystemExit(f"{argv[1]} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1000
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE if repeat else None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    if process.stdin and stdin:
+        for _ in range(repeat):
+            with stdin.open("rb") as file:
+                shutil.copyfileobj(file, process.stdin, 1 << 20)
+        process.stdin.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(argv[:3])} … ended with {process.returncode}")
+    return Spent(time.perf_counter() - began, usage.ru_maxrss / 1_000)
+
+
+@dataclass(slots=True)
+class Bench:
+    """The cases, each a method; each prints its rows."""
+
+    folder: Path
+    pairs: int
+
+    def ours(self, *arguments: str | Path, stdin: Path | None = None, repeat: int = 0) -> Spent:
+        """One run of the analyzer."""
+        root = Path(tempfile.mkdtemp(dir=self.folder))
+        return spent([*ANALYZER, "--root", str(root), *map(str, arguments)], stdin, repeat)
+
+    def row(self, case: str, other: Callable[[], Spent], ours: Callable[[], Spent], *, speedup: bool) -> None:
+        """Time two in turn. The ratio is how many times as fast ours is, or else how many times as long it takes."""
+        rows = [(other(), ours()) for _ in range(self.pairs)]
+        ratios = sorted(a.seconds / b.seconds if speedup else b.seconds / a.seconds for a, b in rows)
+        seconds = [statistics.median(row[which].seconds for row in rows) for which in (0, 1)]
+        self.tell(
+            case,
+            f"{statistics.median(ratios):.2f}",
+            f"{ratios[0]:.2f}–{ratios[-1]:.2f}",
+            f"{seconds[0]:.2f}",
+            f"{seconds[1]:.2f}",
+            f"{max(mine.megabytes for _, mine in rows):.0f}" if speedup else "",  # else the docker command's is larger
+        )
+
+    def tell(self, *cells: str) -> None:
+        """Print a row of the table."""
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+    def services(self) -> None:
+        """60 MB of service logs against eleven `re.search` a line."""
+        file = written(self.folder / "services.log", service_lines(random.Random(1)), 60_000_000)
+        plain = [sys.executable, "-c", PLAIN, str(file)]
+        self.row(
+            "60 MB of service logs: plain / ours",
+            lambda: spent(plain),
+            lambda: self.ours("--input", file),
+            speedup=True,
+        )
+
+    def random(self) -> None:
+        """8 MB of lines that never repeat against the same."""
+        file = written(self.folder / "random.log", random_lines(random.Random(2)), 8_000_000)
+        plain = [sys.executable, "-c", PLAIN, str(file)]
+        self.row(
+            "8 MB that never repeats: plain / ours",
+            lambda: spent(plain),
+            lambda: self.ours("--input", file),
+            speedup=True,
+        )
+
+    def drain(self) -> None:
+        """Lines a second against a bare loop of Drain3."""
+        file = written(self.folder / "drain.log", service_lines(random.Random(3)), 60_000_000)
+        loop = [sys.executable, "-c", DRAIN, str(file)]
+        self.row(
+            "60 MB of service logs: Drain3 / ours",
+            lambda: spent(loop),
+            lambda: self.ours("--input", file),
+            speedup=True,
+        )
+
+    def week(self) -> None:
+        """The week of the documentation, start included."""
+        file = written(self.folder / "week.log", service_lines(random.Random(4)), DOCUMENTED_WEEK)
+        cat = ["grep", "-ciE", "|".join(DOCUMENTED.values()), str(file)]
+        self.row(
+            "5.77 MB: ours / one pass of grep", lambda: spent(cat), lambda: self.ours("--input", file), speedup=False
+        )
+
+    def memory(self) -> None:
+        """Peak memory, and how the time grows with the size."""
+        base = written(self.folder / "base.log", service_lines(random.Random(5)), 10_000_000)
+        taken = {}
+        for megabytes in (10, 100, 300, 1_000, 3_000):
+            taken[megabytes] = self.ours("--input", "-", stdin=base, repeat=megabytes // 10)
+            self.tell(
+                f"{megabytes:,} MB streamed",
+                "",
+                "",
+                "",
+                f"{taken[megabytes].seconds:.2f}",
+                f"{taken[megabytes].megabytes:.0f}",
+            )
+        exponent = math.log(taken[1_000].seconds / taken[10].seconds, 100)
+        self.tell("exponent of time over bytes, 10 MB to 1 GB", f"{exponent:.2f}", "", "", "", "")
+        long = written(self.folder / "long.log", long_lines(random.Random(6)), 100_000_000)
+        run = self.ours("--input", long)
+        self.tell("100 MB in lines of 15 MB", "", "", "", f"{run.seconds:.2f}", f"{run.megabytes:.0f}")
+
+    def container(self) -> None:
+        """60 MB in one container against `docker logs >/dev/null`."""
+        with self.engine() as engine:
+            name = self.spoken(engine, 60_000_000)
+            logs = ["docker", "logs", "--since", "1", name]
+            self.row(
+                "60 MB container: ours / docker logs",
+                lambda: spent(logs),
+                lambda: self.ours("--container", name),
+                speedup=False,
+            )
+
+    def containers(self) -> None:
+        """200 containers of 50 kB against as many `docker logs` in a row."""
+        with self.engine() as engine:
+            names = [self.spoken(engine, 50_000) for _ in range(200)]
+            logs = ["sh", "-c", 'for name; do docker logs --since 1 "$name"; done', "sh", *names]
+            self.row(
+                "200 containers of 50 kB: ours / docker logs",
+                lambda: spent(logs),
+                lambda: self.ours("--container", f"{engine.prefix}-*"),
+                speedup=False,
+            )
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """The engine that DOCKER_HOST leads to; what was started there is removed."""
+        engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+        if not shutil.which("docker") or engine.docker("version", check=False).returncode:
+            raise SystemExit("no Docker Engine answers; set DOCKER_HOST, or name other cases")
+        engine.load_image()
+        try:
+            yield engine
+        finally:
+            engine.clean()
+
+    def spoken(self, engine: Engine, size: int) -> str:
+        """A container that wrote so many bytes of service logs."""
+        file = self.folder / f"{size}.log"
+        if not file.exists():
+            written(file, service_lines(random.Random(7)), size)
+        return engine.run("cat /data", "-v", f"{file}:/data:ro")
+
+
+CASES = ("services", "random", "drain", "week", "memory", "container", "containers")
 
 
 def main() -> None:
-    """Print a row a pair and the median ratio."""
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    file, pairs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    megabytes = Path(file).stat().st_size / 1e6
-    ratios = []
-    with tempfile.TemporaryDirectory() as root:
-        ours = [sys.executable, str(REPO / "ai_log_analyzer.py"), "--quiet", "--no-alert", "--root", root]
-        ours += ["--timeout", "3600", "--input", file]
-        for _ in range(pairs):
-            plain_s, _ = timed([sys.executable, "-c", PLAIN, file])
-            ours_s, peak = timed(ours)
-            ratios.append(plain_s / ours_s)
-            print(
-                f"plain {plain_s:6.2f} s {megabytes / plain_s:5.1f} MB/s · analyzer {ours_s:6.2f} s "
-                f"{megabytes / ours_s:5.1f} MB/s {peak:4.0f} MB peak · ratio {ratios[-1]:.1f}"
-            )
-    print(f"median ratio {statistics.median(ratios):.1f}")
+    """Run the cases that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--pairs", type=int, default=5)
+    args = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, {dt.date.today()}\n")  # noqa: DTZ011
+    print("| Case | Ratio | Spread | Other, s | Ours, s | Ours, MB |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), args.pairs)
+        for case in args.cases or CASES:
+            if case not in CASES:
+                parser.error(f"no case {case}; there are: {', '.join(CASES)}")
+            getattr(bench, case)()
 
 
 if __name__ == "__main__":
