@@ -35,6 +35,7 @@ import math
 import os
 import re
 import selectors
+import shlex
 import shutil
 import signal
 import stat
@@ -48,13 +49,13 @@ import unicodedata
 import zlib
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial, reduce
-from itertools import accumulate, chain, zip_longest
-from operator import or_
+from functools import lru_cache, partial
+from itertools import accumulate, zip_longest
+from operator import le
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
 __version__ = "1.0.0"
@@ -133,11 +134,15 @@ FAILURES = (
     ("not a swarm manager", "this engine is no Swarm manager"),
 )
 SEVERITIES = ("critical", "error", "warning", "info")
+TEMPLATE_MIN = 27  # characters of it that are shown rather than to take another line
+COMMAND_MAX = 160  # characters of it, and of the text that it looks for if it would not fit into a line
+COMMAND_LITERAL = 16
+LOOK_AROUND = dt.timedelta(minutes=1)  # before and after the line that it is to show
 CHANGED_FROM = 10  # events, from which on a problem can be a changed one
 CHANGED_TIMES = 3  # more than so many times its highest earlier rate
 COMPARED_FROM = 10  # a run with fewer than a tenth of the lines is not compared with
 HISTORY_MAX = 26  # earlier runs that are compared with
-PROBLEMS_MAX = 5_000  # problems that the JSON remembers
+PROBLEMS_MAX = 1_000  # problems that are reported and remembered, the most frequent; the rest is OTHER
 ALERT_FORMATS = ("auto", "discord", "slack", "text")
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
@@ -154,12 +159,15 @@ ALERT_DEADLINE_S = 30.0
 RETRY_PAUSES_S = (1.0, 2.0, 4.0)
 REFUSALS = {f"the server answered {status}" for status in (400, 413, 422)}  # of this message, not of all
 PENDING_MAX = 10  # undelivered messages that are kept
-KNOWN_BYTES = 8 << 20  # how many bytes of distinct kinds of line are remembered at once
-TABLE_MAX = 6  # rows of the longest tables in the report
+KNOWN_BYTES = 4 << 20  # how many bytes of distinct kinds of line are remembered at once
+TABLE_MAX = 5  # rows of the longest tables in the report
+PROBLEMS_SHOWN = 3  # changed and other ones in the report, each in two or three lines
 SHAPES_MAX = 5_000  # problems told apart; as many more by their first COARSE_WORDS, the rest is OTHER
 COARSE_WORDS = 3
 SHAPE_MAX = 200  # characters of a problem's template
 OTHER = "(other problems)"
+HOURS_MAX = 24 * 800  # hours whose events are counted, the latest; only the dates in a file can be more
+HOURLY_SHAPES_MAX = 200  # problems of an hour that are counted apart; beyond, the rarer half is forgotten
 SAMPLES = 3  # excerpts for each anomaly
 EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
 
@@ -226,8 +234,108 @@ class Coverage:
     last: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines of one stream of a source; `line` and `time` give one by its place.
+
+    A time is what Docker puts before a line, RFC 3339 in UTC with nanoseconds: all have the same length, so that they
+    sort as bytes. An unknown one is empty.
+    """
+
+    zeroed: bytes  # the lines with zeros for digits, each ended by a newline
+    line: Callable[[int], bytes]
+    time: Callable[[int], bytes]
+    first: bytes  # the earliest time
+    last: bytes  # the latest
+    ordered: bool = False  # whether no time is earlier than the one before
+    stream: int = 1
+
+
+def timed_block(lines: Sequence[bytes], times: Sequence[bytes], stream: int = 1) -> Block:
+    """The block of lines, at least one, whose times are all known."""
+    zeroed = b"\n".join([*lines, b""]).translate(ZEROED)
+    ordered = all(map(le, times, times[1:]))
+    return Block(zeroed, lines.__getitem__, times.__getitem__, min(times), max(times), ordered, stream)
+
+
+def parse_time(stamp: str) -> dt.datetime:
+    """An RFC 3339 time as Docker writes it; the finest digits are cut."""
+    return dt.datetime.fromisoformat(stamp)
+
+
 # Worst first; the flag says whether the figures are incomplete because of it.
 STATES = {"unreadable": True, "damaged": True, "cut": True, "short": False, "empty": False, "whole": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What `docker inspect` says of one container; times as RFC 3339."""
+
+    name: str
+    status: str
+    exit_code: int
+    oom_killed: bool
+    restarts: int
+    health: str
+    created: str
+    started: str
+    finished: str
+    driver: str
+    log: str  # where json-file keeps it, on the engine's host
+    options: Mapping[str, str]
+    service: str
+
+    @property
+    def finding(self) -> str:
+        """What makes the container worth a look, empty when nothing does."""
+        ended = f", last ended {self.finished[:16]}Z" if self.finished > "0002" else ""
+        findings = [
+            self.status if self.status in {"restarting", "dead", "paused"} else "",
+            f"exit code {self.exit_code}{ended}" if self.exit_code else "",
+            "killed for lack of memory" if self.oom_killed else "",
+            f"restarted {self.restarts} times" if self.restarts else "",
+            self.health if self.health not in {"", "none", "healthy", "starting"} else "",
+        ]
+        return ", ".join(filter(None, findings))
+
+    def happened(self, hour: str) -> Iterator[str]:
+        """What became of the container within an hour, such as 2026-11-20T13."""
+        if self.finished.startswith(hour):
+            how = "was killed for lack of memory" if self.oom_killed else f"ended (exit code {self.exit_code})"
+            how = how if parse_time(self.finished) > parse_time(self.started) else "ended"  # a new start forgets how
+            yield f"{self.name} {how} at {self.finished[11:16]}"
+        if self.started.startswith(hour):
+            yield f"{self.name} started at {self.started[11:16]}"
+
+    def rotation(self) -> tuple[float, int] | None:
+        """Bytes of a log file and how many of them are kept; None when the log is not rotated, or nobody knows."""
+        defaults = {"local": ("20m", "5"), "json-file": ("", "1")}.get(self.driver, ("", "1"))
+        size = re.fullmatch(r"([\d.]+)\s*([kmg]?)b?", self.options.get("max-size", defaults[0]).lower())
+        files = self.options.get("max-file", defaults[1])
+        if not size or not files.isdigit():
+            return None
+        return float(size[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[size[2]], int(files)
+
+
+def parse_facts(document: Mapping[str, Any], prefix: str) -> Facts:
+    """One element of what `docker inspect` prints. Health may be absent."""
+    state, config = document.get("State") or {}, (document.get("HostConfig") or {}).get("LogConfig") or {}
+    labels = (document.get("Config") or {}).get("Labels") or {}
+    return Facts(
+        name=prefix + str(document.get("Name", "")).lstrip("/"),
+        status=str(state.get("Status", "")),
+        exit_code=int(state.get("ExitCode") or 0),
+        oom_killed=bool(state.get("OOMKilled")),
+        restarts=int(document.get("RestartCount") or 0),
+        health=str((state.get("Health") or {}).get("Status", "")),
+        created=str(document.get("Created", "")),
+        started=str(state.get("StartedAt", "")),
+        finished=str(state.get("FinishedAt", "")),
+        driver=str(config.get("Type", "")),
+        log=str(document.get("LogPath", "")) if config.get("Type") == "json-file" else "",
+        options=config.get("Config") or {},
+        service=str(labels.get("com.docker.swarm.service.name", "")),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +352,10 @@ class Ignore:
         return self.until is not None and today > self.until
 
 
+# From when to when -> the shell command that shows what a source said then.
+Look: TypeAlias = Callable[[dt.datetime, dt.datetime], str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Events of level warning and above that share a template."""
@@ -252,13 +364,30 @@ class Problem:
     level: str
     count: int
     sources: Mapping[str, int]  # most first
-    example: str
+    example: bytes  # the first of its lines that was met
+    look: Look | None  # where that was
+    at: str  # when
     earlier: float | None  # the highest earlier count, scaled to this run's lines; None: nothing to compare with
+    first: str = ""  # times; empty when no line had one
+    last: str = ""
+    days: Mapping[str, int] = field(default_factory=dict)  # events by date, oldest first
 
     @property
     def changed(self) -> bool:
         """Whether it is new or much more frequent than ever before."""
         return self.earlier is not None and self.count >= CHANGED_FROM and self.count > CHANGED_TIMES * self.earlier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The hour (such as 2026-11-20T13) with the most problem events."""
+
+    hour: str
+    events: int
+    template: str  # of its main problem
+    main: int  # events of that
+    sources: tuple[str, ...]  # most events first
+    facts: tuple[str, ...]  # what the engine knows of that hour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,12 +416,12 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anomaly:
-    """A signal that reached its threshold, with up to three (source, excerpt)."""
+    """A signal that reached its threshold, with up to three (source, line)."""
 
     signal: Signal
     count: int
     text: str
-    excerpts: tuple[tuple[str, str], ...]
+    excerpts: tuple[tuple[str, bytes], ...]
     sources: tuple[str, ...]  # most matches first
 
 
@@ -312,6 +441,8 @@ class Analysis:
     problems: tuple[Problem, ...]  # changed ones first
     compared: tuple[str, ...]  # dates of the earlier runs, oldest first
     gone: tuple[str, ...]  # templates of the last run that did not come again
+    hours: Mapping[str, Mapping[str, int]]  # problem events by hour and source
+    peak: Peak | None
     losses: tuple[Loss, ...]
     ignored: Mapping[Ignore, int]  # lines that each rule in force hid
     undelivered: str = ""  # why the alert did not arrive
@@ -320,6 +451,33 @@ class Analysis:
     def changed(self) -> tuple[Problem, ...] | None:
         """The problems that are new or much more frequent; None when there is nothing to compare with."""
         return tuple(problem for problem in self.problems if problem.changed) if self.compared else None
+
+    @property
+    def window(self) -> tuple[dt.datetime, dt.datetime]:
+        """From when to when: the lookback, for input files what their dates span."""
+        begin, end = self.generated - dt.timedelta(days=self.settings.days), self.generated
+        if self.settings.inputs and (times := [t for c in self.coverage for t in (c.first, c.last) if t]):
+            begin, end = parse_time(min(times)), parse_time(max(times))
+        return begin, end
+
+    @property
+    def covered(self) -> list[tuple[dt.datetime, dt.datetime]]:
+        """The times of which something could be read, from each source's coverage."""
+        begin, end = self.window
+        spans = []
+        for source in self.coverage:
+            first, last = (parse_time(time) if time else None for time in (source.first, source.last))
+            if self.settings.inputs or source.state == "short":
+                begin_at, end_at = first, last if self.settings.inputs else end
+            else:
+                begin_at, end_at = begin, last if STATES[source.state] else end
+            if begin_at and end_at:
+                spans.append((begin_at, end_at + dt.timedelta(seconds=1)))
+        return spans
+
+    def ongoing(self, problem: Problem) -> bool:
+        """Whether its last event lies in the last hour of the window."""
+        return bool(problem.last) and parse_time(problem.last) > self.window[1] - dt.timedelta(hours=1)
 
     @property
     def problem_rate(self) -> float:
@@ -342,62 +500,62 @@ class Analysis:
         return "_input" if self.settings.inputs else ""
 
 
-# ---------------------------------------------------------------------------------------------- collect
+# ---------------------------------------------------------------------------------------------- commands
 
 
-class Stream:
-    """A child process read as it writes: own process group, both pipes drained, never past the time given."""
+@dataclass(slots=True)
+class Turn:
+    """Until when a source may be read now, and until when at all; monotonic seconds."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        told_to_end = {signal.SIGINT, signal.SIGTERM}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, told_to_end)
-        try:
-            self.process = subprocess.Popen(  # noqa: S603  # an argument list, no shell
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise AnalyzerError(f"{argv[0]} cannot be started: {error.strerror}") from None
-        finally:
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            except KeyboardInterrupt:
-                if hasattr(self, "process"):
-                    os.killpg(self.process.pid, signal.SIGKILL)
-                    self.process.wait(1)
-                raise
-        self.ended = False
-        self.selector = selectors.DefaultSelector()
-        for number, pipe in ((1, self.process.stdout), (2, self.process.stderr)):
-            with contextlib.suppress(OSError):  # refused beyond the user's pipe quota: slower, not wrong
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)  # type: ignore[arg-type]
-            self.selector.register(pipe, selectors.EVENT_READ, number)  # type: ignore[arg-type]
+    until: float
+    end: float
 
-    def read(self, until: float) -> Iterator[tuple[int, bytes]]:
-        """Yield (1 or 2, bytes) until both pipes are at their end or the clock says `until` (monotonic seconds)."""
-        read = 0
-        while self.selector.get_map() and (left := until - time.monotonic()) > 0:
-            naps = read > BLOCK  # a short answer need not wait
-            exited = self.process.poll() is not None
+
+class Reader:
+    """Reads file descriptors as they fill, several at once: both outputs of a command, or a file's."""
+
+    def __init__(self, *fds: int, process: subprocess.Popen[bytes] | None = None) -> None:
+        self.process = process
+        self.ended = False  # all came to their end
+        self.selector = selectors.PollSelector()  # epoll refuses plain files
+        for stream, fd in enumerate(fds, 1):
+            self.selector.register(fd, selectors.EVENT_READ, stream)
+            with contextlib.suppress(OSError):  # no pipe, or refused beyond the user's quota: slower, not wrong
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, BLOCK)
+
+    def read(self, turn: Turn) -> Iterator[tuple[int, bytes] | None]:
+        """Yield (stream, bytes), or None when the turn is over; TimeoutError when all time is."""
+        size = 0
+        while self.selector.get_map():
+            if (left := turn.until - time.monotonic()) <= 0:
+                if time.monotonic() >= turn.end:
+                    raise TimeoutError
+                yield None
+                continue
+            exited = self.process and self.process.poll() is not None
             ready = self.selector.select(min(left, 0.5))
-            if exited and not ready:  # its own child still holds a pipe: not to be waited for
-                self.ended = True
-                return
+            if exited and not ready:  # a child of the command still holds a pipe: not to be waited for
+                break
+            naps = self.process and size > BLOCK  # a short answer need not wait
             for key, _ in ready:
                 data = os.read(key.fd, BLOCK)
                 naps = naps and len(data) < BLOCK // 2
-                read += len(data)
+                size += len(data)
                 if data:
                     yield key.data, data
                 else:
-                    self.selector.unregister(key.fileobj)
+                    self.selector.unregister(key.fd)
             if naps:
-                time.sleep(min(NAP_S, max(until - time.monotonic(), 0)))
-        self.ended = not self.selector.get_map()
+                time.sleep(min(NAP_S, max(turn.until - time.monotonic(), 0)))
+        self.ended = True
 
     def close(self) -> int | None:
-        """End the child and its group; the exit status, None when it had to be killed."""
+        """End the command and its group; its status, None when it was not read to its end or does not end."""
+        self.selector.close()
+        if not self.process:
+            return 0 if self.ended else None
         try:
-            return self.process.wait(EXIT_GRACE_S if self.ended else 0)
+            return self.process.wait(EXIT_GRACE_S) if self.ended else None
         except subprocess.TimeoutExpired:
             return None
         finally:
@@ -405,260 +563,368 @@ class Stream:
                 os.killpg(self.process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: leave it behind
                 self.process.wait(1)
-            self.selector.close()
-            for pipe in (self.process.stdout, self.process.stderr):
-                pipe.close()  # type: ignore[union-attr]
+            for pipe in filter(None, (self.process.stdout, self.process.stderr)):
+                pipe.close()
+
+
+def start(argv: Sequence[str], **environ: str) -> Reader:
+    """Start a command, in a process group of its own."""
+    process, told_to_end = None, {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, told_to_end)
+    try:
+        process = subprocess.Popen(  # noqa: S603  # an argument list, no shell
+            argv,
+            env={**os.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return Reader(*(pipe.fileno() for pipe in (process.stdout, process.stderr) if pipe), process=process)
+    except OSError as error:
+        raise AnalyzerError(f"{argv[0]} cannot be started: {error.strerror}") from None
+    finally:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except KeyboardInterrupt:
+            if process:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(1)
+            raise
 
 
 def run(argv: Sequence[str], until: float) -> tuple[int | None, bytes, bytes]:
     """Status (None: killed at `until`), standard output and standard error of a command."""
-    stream, output = Stream(argv), {1: bytearray(), 2: bytearray()}
+    return outcome(start(argv), until)
+
+
+def outcome(reader: Reader, until: float) -> tuple[int | None, bytes, bytes]:
+    """The same of a command that was started."""
+    output = {1: bytearray(), 2: bytearray()}
     try:
-        for number, data in stream.read(until):
-            output[number] += data
+        for stream, data in filter(None, reader.read(Turn(until, until))):
+            output[stream] += data
+    except TimeoutError:
+        pass
     finally:
-        status = stream.close()
+        status = reader.close()
     return status, bytes(output[1]), bytes(output[2])
 
 
-class LineBlocks:
-    """Cuts a stream into blocks of whole lines for `emit`; the last line is held back until `close`."""
-
-    def __init__(self, emit: Callable[[bytes], None], noise: Iterable[bytes] = ()) -> None:
-        self.emit = emit
-        self.noise = list(noise)  # lines at the head that are the CLI's own
-        self.held: list[bytes] = []
-        self.held_bytes = 0
-        self.overlong = False  # a line was longer than LINE_MAX
-        self.skipping = False
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
-        if self.skipping:
-            end = data.find(b"\n")
-            self.skipping = end < 0
-            data = data[end:] if end >= 0 else b""
-        if not data:
-            return
-        words = data.rstrip(b"\n")  # the CLI ends some of its errors with an empty line
-        if self.held and self.held[-1].endswith(b"\n") and (words or self.held_bytes > BLOCK):
-            self._pass_on()
-        cut = data.rfind(b"\n", 0, len(words)) + 1
-        if cut:
-            self.held.append(data[:cut])
-            self._pass_on()
-        self.held.append(data[cut:])
-        self.held_bytes += len(data) - cut
-        if self.held_bytes > LINE_MAX and not data.endswith(b"\n"):
-            self.overlong = self.skipping = True
-            self.held, self.held_bytes = [b"".join(self.held)[:LINE_MAX]], 0
-
-    def last(self) -> bytes:
-        """Take the line that is held back, so that it is not passed on."""
-        line, self.held = b"".join(self.held), []
-        return line
-
-    def close(self) -> None:
-        """Pass on what is held back."""
-        if self.held:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        block, self.held, self.held_bytes = b"".join(self.held), [], 0
-        while self.noise and block.startswith(self.noise[0]):
-            block = block[len(self.noise.pop(0)) :]
-        if block:
-            self.noise.clear()
-            self.emit(block)
+def plain_reason(stderr: bytes) -> str:
+    """What a command said last of what is known, in plain words; else its last line as a quotation."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    known = (words for line in reversed(lines) for sign, words in FAILURES if sign in line.lower())
+    return next(known, "") or excerpt(lines[-1] if lines else "no reason given")
 
 
-Feed = Callable[[bytes], None]  # takes a block of whole lines
+# ---------------------------------------------------------------------------------------------- collect
+
+
+Verdict: TypeAlias = tuple[str, str]  # a state of STATES and its reason
+Reading: TypeAlias = Generator[
+    Block | None, None, Verdict
+]  # yields None once before it begins, and when its turn is over
 Tick = Callable[[], None]  # called now and then while reading
-Verdict = tuple[str, str]  # a state of STATES and its reason
 CUT = "cut", "not read to its end within the time limit; raise --timeout"
 NO_ANSWER = "unreadable", "the engine does not answer for it; restart the container or the engine"
 LOST = "damaged", "the log breaks off before its last known line; the stored log is damaged inside"
-CLI_VOICE = re.compile(
+OVERLONG = "damaged", f"a line is longer than {LINE_MAX >> 20} MiB; the rest of it was not read"
+
+
+def read_in_turn(readings: deque[tuple[SourceTally, Reading]], turn: Turn, tick: Tick) -> None:
+    """Read every source for its share of the time, and again while there is any left.
+
+    What is not being read is held back by its full pipes and goes on where it stopped. The next one is begun before
+    the first is read, so that the engine need not wait for us.
+    """
+    begun = set()
+    try:
+        while readings:
+            for source, reading in (readings[0], readings[min(1, len(readings) - 1)]):
+                if source not in begun:
+                    begun.add(source)
+                    next(reading)
+            source, reading = readings[0]
+            share_s = min(max((turn.end - time.monotonic()) / len(readings), MIN_SHARE_S), MAX_SHARE_S)
+            turn.until = min(time.monotonic() + share_s, turn.end)
+            try:
+                while block := next(reading):
+                    source.feed(block)
+                    tick()
+                readings.rotate(-1)
+            except StopIteration as stop:
+                source.end(*stop.value)
+                readings.popleft()
+    finally:
+        for _, reading in readings:
+            reading.close()
+
+
+def read_all(
+    source: SourceTally, reader: Reader, decoder: Decoder, turn: Turn, answers: Callable[[], bool] = lambda: True
+) -> Reading:
+    """All that a reader gives, and what became of the source. After a silent turn it is asked who `answers`."""
+    silent, cut = True, CUT
+    try:
+        for piece in reader.read(turn):
+            if piece:
+                yield from decoder.feed(*piece)
+                silent = False
+                continue
+            yield None
+            if silent and not answers():
+                cut = "cut" if source.lines else "unreadable", NO_ANSWER[1]
+                break
+            silent = True
+    except TimeoutError:
+        pass
+    finally:
+        status = reader.close()
+    yield from decoder.close(status)
+    if status is None:
+        return cut
+    if status:
+        broke_off = "damaged" if b"grabbing logs" in decoder.said else "cut"
+        return (broke_off if source.lines else "unreadable"), plain_reason(decoder.said)
+    return decoder.verdict()
+
+
+class Lines:
+    """Cuts a stream of bytes into whole lines. The last one is held back: who comes to its end may know better."""
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+        self.overlong = False  # a line was longer than LINE_MAX
+        self.skipping = False
+
+    def cut(self, data: bytes) -> bytes:
+        """The next bytes of the stream -> the lines that are followed by another one, each ended by a newline."""
+        if self.skipping:
+            end = data.find(b"\n")
+            self.skipping, data = end < 0, data[end:] if end >= 0 else b""
+        words = len(data.rstrip(b"\n"))  # the CLI ends some of its errors with an empty line
+        cut = data.rfind(b"\n", 0, words or len(data)) + 1
+        if (words or len(self.held) > BLOCK) and (cut or self.held.endswith(b"\n")):
+            lines, self.held = b"".join((self.held, memoryview(data)[:cut])), bytearray(data[cut:])
+            return lines
+        self.held += data
+        if len(self.held) > LINE_MAX and not self.held.endswith(b"\n"):
+            self.overlong = self.skipping = True
+            del self.held[LINE_MAX:]
+        return b""
+
+    def rest(self) -> bytes:
+        """What is held back."""
+        rest, self.held = bytes(self.held), bytearray()
+        return rest
+
+
+class Decoder:
+    """Makes blocks of what a source's descriptors give, and knows in the end whether all was there."""
+
+    def __init__(self, expected: bytes = b"") -> None:
+        self.lines = {1: Lines(), 2: Lines()}  # apart: merged, the engine tears lines over 16 KiB
+        self.said = b""  # by the command itself
+        self.expected = expected  # the time of a line that has to come
+
+    def feed(self, stream: int, data: bytes) -> Iterator[Block]:
+        """Blocks of the lines that these bytes complete."""
+        if lines := self.lines[stream].cut(data):
+            yield from self.block(stream, lines)
+
+    def close(self, status: int | None) -> Iterator[Block]:
+        """Blocks of what was held back: half a line if it is the last one, none if the reading was cut (None). After a
+        failure the last line on stderr is the command's own."""
+        for stream, lines in self.lines.items():
+            rest = lines.rest()
+            if status and stream == 2 and (error := CLI_ERROR.search(rest)):  # maybe behind an unfinished line
+                rest, self.said = rest[: error.start()], self.said + error[0]
+            if rest and not rest.endswith(b"\n"):
+                rest = rest[: rest.rfind(b"\n") + 1] if status is None else rest + b"\n"
+            if rest:
+                yield from self.block(stream, rest)
+
+    def block(self, stream: int, raw: bytes) -> Iterator[Block]:
+        """Whole lines as they were read -> a block of their texts."""
+        raise NotImplementedError
+
+    def verdict(self) -> Verdict:
+        """What became of a source that was read to its end."""
+        if any(lines.overlong for lines in self.lines.values()):
+            return OVERLONG
+        return LOST if self.expected else ("whole", "")
+
+
+# ---- Docker
+
+DOCKER_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
+ZERO_STAMP = b"0000-00-00T00:00:00.000000000Z "
+STAMP_WIDTH = len(ZERO_STAMP)  # where in a stamped line the text begins
+PIECE = 16_384  # bytes of a line that Docker stores as one
+# Podman writes times in the zone that it finds; a second thread of the CLI only costs time, 60 MB 0.3 s of 3.3.
+CLI_ENVIRON = {"TZ": "UTC", "GOMAXPROCS": "1"}
+CLI_ERROR = re.compile(
     rb"(?:Error response from daemon: |error from daemon in stream: |unexpected EOF$).*\Z", re.DOTALL
 )
-STAMPED = re.compile(rb"^(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (.*)$", re.MULTILINE)
 
 
-def plain_reason(stderr: bytes) -> str:
-    """What a command's last line means, in plain words; a line that is not known is quoted."""
-    text = stderr.decode(errors="replace").strip()
-    known = (words for sign, words in FAILURES if sign in text.lower())
-    return next(known, "") or excerpt(text.splitlines()[-1] if text else "no reason given")
+class StampedLines(Decoder):
+    """What `docker logs --timestamps` prints. A line without a stamp on stderr is the CLI's own."""
+
+    def __init__(self, expected: bytes, started: str, noise: Collection[bytes]) -> None:
+        super().__init__(expected)
+        self.started = started[:19].encode()  # the container, for the last time
+        self.noise = noise  # what the CLI says on every call
+        self.strange = b""  # a line on stderr that has no time and is none of this
+
+    def block(self, stream: int, raw: bytes) -> Iterator[Block]:
+        """Stamped lines -> the block of their texts; none if they are all the CLI's."""
+        if self.expected in raw:
+            self.expected = b""
+        lines = raw.split(b"\n")
+        lines.pop()
+        zeroed = raw.translate(ZEROED)
+        plain = zeroed.replace(b"\n" + ZERO_STAMP, b"\n")[STAMP_WIDTH:]
+        stripped = len(zeroed) - len(plain) == STAMP_WIDTH * len(lines) and zeroed.startswith(ZERO_STAMP)
+        if stripped and ZERO_STAMP not in plain:
+            ordered = all(map(le, lines, lines[1:]))  # each begins with its time
+            ends = (lines[0], lines[-1]) if ordered else (min(lines), max(lines))
+            first, last = (line[: STAMP_WIDTH - 1] for line in ends)
+            text, time_of = (lambda place: lines[place][STAMP_WIDTH:]), (lambda place: lines[place][: STAMP_WIDTH - 1])
+            yield Block(plain, text, time_of, first, last, ordered, stream)
+            return
+        own = [line for line in lines if stream == 2 and not DOCKER_STAMP.match(line)]
+        self.said = (self.said + b"".join(line + b"\n" for line in own))[-EXCERPT_MAX:]
+        self.strange = next((line for line in own if line and line not in self.noise), self.strange)
+        stamped = [line for line in lines if stream == 1 or DOCKER_STAMP.match(line)]
+        held = bytes(self.lines[stream].held[:STAMP_WIDTH])  # the line that comes next
+        after = [
+            *stamped[1:],
+            held if DOCKER_STAMP.match(held) else f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S}~".encode(),
+        ]
+        pairs = [
+            pair
+            for line, following in zip(stamped, after if stamped else (), strict=True)
+            for pair in unstamp(line, following[: STAMP_WIDTH - 1], self.started)
+        ]
+        if pairs:
+            yield timed_block([text for _, text in pairs], [time for time, _ in pairs], stream)
+
+    def verdict(self) -> Verdict:
+        """What became of a log that was read to its end."""
+        if self.strange:
+            return "damaged", f"it has lines without a time, such as: {excerpt(self.strange, 80)}"
+        return super().verdict()
 
 
-class Reading:
-    """The lines of one command on their way into the tally. The command starts when it is first read.
+def unstamp(line: bytes, following: bytes, started: bytes = b"9") -> Iterator[tuple[bytes, bytes]]:
+    """A stamped line -> its time and its text; `following` is the time of the next line, `started` of the last start.
 
-    The streams are kept apart: merged, the engine tears lines over 16 KiB. A command that is not being read is
-    held back by its full pipes and goes on where it stopped.
+    A long line is stamped again after every PIECE. A later stamp inside of a line is Docker's too, if it is not later
+    than the next line's: there a new start of the container went on behind an unfinished line, and both are one line,
+    as without stamps. Behind a long line it is a border that the plain output has lost, since the driver local drops
+    the newline there, and the two lines are told apart.
     """
+    if not DOCKER_STAMP.match(line):
+        yield b"", line
+        return
+    time, at, texts = line[: STAMP_WIDTH - 1], STAMP_WIDTH, list[bytes]()
+    begin = at  # of what may be glued together
+    while at < len(line):
+        end = at + PIECE
+        stamps = DOCKER_STAMP.finditer(line, at + (at == STAMP_WIDTH), end + STAMP_WIDTH)
+        later = next((s for s in stamps if s.start() < end and time < s[0][:-1] <= following), None)
+        if later and (at > begin or time[:19] <= started):
+            texts.append(line[at : later.start()])
+            if at > begin:
+                yield time, b"".join(texts)
+                time, texts = later[0][:-1], []
+            at = begin = later.end()
+        else:
+            again = DOCKER_STAMP.match(line, end)
+            texts.append(line[at : end if again else None])
+            at = again.end() if again else len(line)
+    yield time, b"".join(texts)
 
-    def __init__(self, source: SourceTally, argv: Sequence[str], noise: Iterable[bytes] = ()) -> None:
-        self.source = source
-        self.argv = argv
-        self.stream: Stream | None = None
-        self.blocks = {1: LineBlocks(partial(self.feed, 1)), 2: LineBlocks(partial(self.feed, 2), noise)}
-        self.mark = b""  # the end of the last known line, if that lies within the lookback
-        self.seen = False
 
-    def feed(self, stream: int, block: bytes) -> None:
-        """Count a block of whole lines, and watch out for the last known one."""
-        self.seen = self.seen or self.mark in block
-        self.source.feed(block, stream)
+def last_time(tail: Reader, until: float) -> tuple[bytes, list[bytes]] | None:
+    """The time of a container's last line, which takes no time where the engine is well, and what the CLI says of
+    itself; None without an answer."""
+    status, out, err = outcome(tail, min(until, time.monotonic() + PROBE_S))
+    lines = (err + b"\n" + out).split(b"\n")
+    stamps = [line[: STAMP_WIDTH - 1] for line in lines if DOCKER_STAMP.match(line)]
+    noise = [line for line in err.split(b"\n") if not DOCKER_STAMP.match(line)]
+    return None if status is None else (max(stamps, default=b""), noise)
 
-    def read(self, until: float, tick: Tick) -> bool:
-        """Read on until `until`; whether everything was read."""
-        self.stream = self.stream or Stream(self.argv)
-        for number, data in self.stream.read(until):
-            self.blocks[number].write(data)
-            tick()
-        return self.stream.ended
 
-    def close(self) -> Verdict:
-        """End the command; what became of it. After a failure the last line on stderr is the command's own."""
-        status = self.stream.close() if self.stream else None
-        said = self.blocks[2].last() if status and status > 0 else b""
-        for lines in self.blocks.values():
-            lines.close()
-        if status is None:
+def read_docker(
+    source: SourceTally, logs: Sequence[str], key: str, since: int, facts: Facts | None, turn: Turn
+) -> Reading:
+    """The log of a container or a service. Status 0 is no proof: a damaged log ends early and says nothing."""
+    ask = partial(start, [*logs, "--tail", "1", "-t", key], **CLI_ENVIRON)
+    tail = ask()
+    try:
+        yield None
+    except GeneratorExit:
+        tail.close()
+        raise
+    while (last := last_time(tail, turn.until)) is None:
+        if time.monotonic() < turn.until:
+            return NO_ANSWER
+        if time.monotonic() >= turn.end:
             return CUT
-        if status:
-            voice = CLI_VOICE.search(said)
-            if voice and voice.start():  # behind a last line of the container that has no newline
-                self.feed(2, said[: voice.start()])
-            broke_off = "damaged" if b"grabbing logs" in said else "cut"
-            return broke_off if self.source.lines else "unreadable", plain_reason(said)
-        return LOST if self.mark and not self.seen else whole_state(self.blocks.values())
+        yield None
+        tail = ask()
+    decoder = StampedLines(since_then(last[0], since), facts.started if facts else "9", last[1])
+    reader = start([*logs, "--since", str(since), "-t", key], **CLI_ENVIRON)
 
-    def finish(self) -> None:
-        """End the command and note what became of it."""
-        self.source.end(*self.close())
+    def answers() -> bool:
+        return last_time(ask(), turn.until) is not None or time.monotonic() >= turn.until
 
-
-def whole_state(blocks: Iterable[LineBlocks]) -> Verdict:
-    """The state of a source that was read to its end."""
-    if any(lines.overlong for lines in blocks):
-        return "damaged", f"a line is longer than {LINE_MAX >> 20} MiB; the rest of it was not read"
-    return "whole", ""
-
-
-class ContainerReading(Reading):
-    """`docker logs` of one container. Status 0 is no proof: a damaged log ends early and says nothing."""
-
-    def __init__(
-        self, source: SourceTally, host: Host, container: str, since: int, facts: Facts | None, noise: Iterable[bytes]
-    ) -> None:
-        super().__init__(source, host.command("logs", "--since", str(since), container), noise)
-        self.host, self.container, self.since, self.facts = host, container, since, facts
-        self.wedged = False
-        self.characters = self.until = 0.0
-
-    def read(self, until: float, tick: Tick) -> bool:
-        """Read on, but first make sure that the engine answers when there is nothing yet, or has been nothing."""
-        self.until = until
-        if self.characters == self.source.characters and not self.answers():
-            self.wedged = time.monotonic() < until
-            return self.wedged
-        self.characters = self.source.characters
-        return super().read(until, tick)
-
-    def answers(self) -> bool:
-        """Ask for the last line, which takes no time where the engine is well."""
-        command = self.host.command("logs", "--tail", "1", "-t", self.container)
-        status, out, err = run(command, min(self.until, time.monotonic() + PROBE_S))
-        if not self.mark and (last := STAMPED.search(err + b"\n" + out)):
-            self.source.last = last[1].decode()
-            if self.stream is None and parse_time(self.source.last).timestamp() >= self.since:
-                self.mark = last[2].strip()[-EXCERPT_MAX:]
-        return status is not None
-
-    def close(self) -> Verdict:
-        """What became of the command, and whether all that should have come did."""
-        verdict = super().close()
-        if self.wedged:
-            return ("cut", NO_ANSWER[1]) if self.source.lines else NO_ANSWER
-        if verdict[0] != "whole":
-            return verdict
-        if self.mark and self.first_since(self.source.last) == "":
-            return LOST
-        if self.facts and torn(self.facts.log, self.since, self.until):
+    verdict = yield from read_all(source, reader, decoder, turn, answers)
+    if verdict[0] == "whole" and facts:
+        if has_corrupt_records(facts.log, since, turn.end):
             return "damaged", "its stored log is damaged inside; what stood there is lost"
-        self.source.first = self.first_since(str(self.since)) or ""
-        return self.shortened() or verdict
-
-    def first_since(self, since: str) -> str | None:
-        """The time of the first line from `since` on; empty when there is none, None when that takes too long."""
-        stream = Stream(self.host.command("logs", "--since", since, "-t", self.container))
-        try:
-            for _, data in stream.read(min(self.until, time.monotonic() + PROBE_S / 2)):
-                if first := STAMPED.search(data):
-                    return first[1].decode()
-        finally:
-            status = stream.close()
-        return "" if stream.ended and status == 0 else None
-
-    def shortened(self) -> Verdict | None:
-        """Whether rotation took what lies between the container's start, or the window's, and the first line."""
-        if not self.facts or not self.source.first or not (kept := self.facts.rotation()):
-            return None
-        size, files = kept
-        stored = self.source.characters + STAMP_BYTES * self.source.lines
-        begin = max(parse_time(self.facts.created).timestamp(), self.since)
-        first, last = (parse_time(stamp).timestamp() for stamp in (self.source.first, self.source.last))
-        pause = max(0.5 if files > 1 else 3600, 20 * (last - first) / self.source.lines)
-        if first - begin < pause or stored < 0.8 * size * (files - 1):
-            return None
-        begin_at = f"{self.source.first[:16]}Z"
-        return "short", f"rotation may have taken what was before {begin_at}; raise the log option max-size or max-file"
+        return shortened(source, facts, since) or verdict
+    return verdict
 
 
-class JournalReading(Reading):
-    """What `journalctl` finds for a match. What it says on stderr is never a log line, and status 0 no proof."""
-
-    def __init__(self, source: SourceTally, match: Sequence[str], since: int) -> None:
-        command = ["journalctl", "--quiet", "--no-pager"]
-        super().__init__(source, [*command, "-o", "cat", "--since", f"@{since}", *match])
-        self.blocks[2] = LineBlocks(lambda _: None)
-        self.last_command, self.since = (
-            [*command, "--reverse", "-n", "1", "-o", "json", "--output-fields=MESSAGE", *match],
-            since,
-        )
-
-    def read(self, until: float, tick: Tick) -> bool:
-        """Ask for the last entry first, from the end of the journal: at damage the reading just stops."""
-        if self.stream is None:
-            _, out, _ = run(self.last_command, min(until, time.monotonic() + PROBE_S))
-            with contextlib.suppress(
-                ValueError, KeyError, AttributeError
-            ):  # a message that is no text is a list, or null
-                last = json.loads(out)
-                seconds = int(last["__REALTIME_TIMESTAMP"]) / 1e6
-                if seconds >= self.since:
-                    self.source.last = dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
-                    self.mark = last["MESSAGE"].partition("\n")[0][:EXCERPT_MAX].encode()
-        return super().read(until, tick)
+def since_then(time: bytes, since: int) -> bytes:
+    """The time, or nothing if it is before the lookback."""
+    return time if time and parse_time(time.decode()).timestamp() >= since else b""
 
 
-def torn(log: str, since: float, until: float) -> bool:
-    """Whether a json-file log that may be looked at holds anything but whole records."""
+def shortened(source: SourceTally, facts: Facts, since: int) -> Verdict | None:
+    """Whether rotation took what lies between the container's start, or the window's, and the first line."""
+    if not source.first or not (kept := facts.rotation()):
+        return None
+    size, files = kept
+    stored = source.characters + STAMP_BYTES * source.lines
+    begin = max(parse_time(facts.created).timestamp(), since)
+    first, last = (parse_time(stamp.decode()).timestamp() for stamp in (source.first, source.last))
+    pause = max(0.5 if files > 1 else 3600, 20 * (last - first) / source.lines)
+    if first - begin < pause or stored < 0.8 * size * (files - 1):
+        return None
+    begin_at = f"{source.first[:16].decode()}Z"
+    return "short", f"rotation may have taken what was before {begin_at}; raise the log option max-size or max-file"
+
+
+def has_corrupt_records(log: str, since: float, until: float) -> bool:
+    """Whether a json-file log that may be looked at holds anything but whole records: the engine passes them over."""
     for path in Path(log).parent.glob(Path(log).name + "*") if log else ():
         try:
             if path.suffix == ".gz" or path.stat().st_mtime < since:
                 continue
             with path.open("rb") as file:
-                rest = b""
-                while (block := file.read(BLOCK)) and time.monotonic() < until:
-                    whole, newline, rest = (rest + block).rpartition(b"\n")
-                    whole += newline
-                    lines = whole.count(b"\n")
-                    whole.decode()  # the engine writes nothing but UTF-8
-                    if b"\0" in block or whole.count(b'"}\n') != lines or (b"\n" + whole).count(b'\n{"log":') != lines:
-                        return True
+                for line in iter(partial(file.readline, BLOCK), b""):
+                    whole = line.startswith(b'{"log":') and line.endswith(b'"}\n') and b"\0" not in line
+                    if line.endswith(b"\n") and not whole:
+                        return True  # the last one may just be written
+                    if not line.isascii():
+                        line.decode()  # the engine writes nothing but UTF-8
+                    if time.monotonic() > until:
+                        return False
         except UnicodeDecodeError:
             return True
         except OSError:
@@ -666,11 +932,154 @@ def torn(log: str, since: float, until: float) -> bool:
     return False
 
 
-def deleted(log: str) -> bool:
+def is_deleted(log: str) -> bool:
     """Whether a stored log is not there, as far as that may be seen."""
     with contextlib.suppress(OSError):
         return bool(log) and Path(log).parent.is_dir() and not Path(log).exists()
     return False
+
+
+# ---- the journal and files
+
+SECOND = lru_cache(maxsize=64)(lambda second: f"{dt.datetime.fromtimestamp(second, dt.UTC):%Y-%m-%dT%H:%M:%S}".encode())
+JOURNAL_FIELD = re.compile(rb"(\w+)(?:=(.*))?\n")
+
+
+class JournalEntries(Decoder):
+    """What `journalctl -o export` prints: a field a line, or with its length before it if it is no line of text; an
+    empty line behind each entry."""
+
+    def __init__(self, expected: bytes = b"") -> None:
+        super().__init__(expected)
+        self.held = bytearray()
+        self.lost = False  # inside of an entry that is too long
+
+    def feed(self, stream: int, data: bytes) -> Iterator[Block]:
+        """Blocks of the messages that these bytes complete; on stderr nothing is a log line."""
+        if stream == 2:
+            self.said = (self.said + data)[-EXCERPT_MAX:]
+            return
+        self.held += data
+        if self.lost:
+            begin = self.held.find(b"\n\n__CURSOR=")
+            self.lost = begin < 0
+            del self.held[: begin + 2 if begin >= 0 else -12]
+        times, lines, at = list[bytes](), list[bytes](), 0
+        while not self.lost and (entry := self.entry(at)):
+            at, microseconds, message = entry
+            if message is not None:
+                texts = message.split(b"\n")
+                lines += texts
+                times += [SECOND(int(microseconds[:-6])) + b".%s000Z" % microseconds[-6:]] * len(texts)
+        del self.held[:at]
+        if len(self.held) > LINE_MAX:
+            self.lost = self.lines[1].overlong = True
+        if times:
+            self.expected = b"" if self.expected in times else self.expected
+            yield timed_block(lines, times)
+
+    def entry(self, at: int) -> tuple[int, bytes, bytes | None] | None:
+        """The end of the entry that begins here, its microseconds and its message; None if it is not whole."""
+        microseconds, message = b"", None
+        while field := JOURNAL_FIELD.match(self.held, at):
+            name, value = field.groups()
+            at = field.end()
+            if value is None:
+                begin, at = at + 8, at + 9 + int.from_bytes(self.held[at : at + 8], "little")
+                if at > len(self.held):
+                    return None
+                value = bytes(self.held[begin : at - 1])
+            microseconds = value if name == b"__REALTIME_TIMESTAMP" else microseconds
+            message = value if name == b"MESSAGE" and message is None else message
+        return (at + 1, microseconds, message) if self.held[at : at + 1] == b"\n" else None
+
+
+def read_journal(source: SourceTally, match: Sequence[str], since: int, turn: Turn) -> Reading:
+    """What `journalctl` finds for a match. At damage the reading just stops, so the last entry is asked for first."""
+    yield None
+    command = ["journalctl", "--quiet", "--no-pager", "-o", "export", "--output-fields=MESSAGE"]
+    _, out, _ = run([*command, "--reverse", "-n", "1", *match], min(turn.until, time.monotonic() + PROBE_S))
+    last = max((block.last for block in JournalEntries().feed(1, out)), default=b"")
+    reader = start([*command, "--since", f"@{since}", *match])
+    return (yield from read_all(source, reader, JournalEntries(since_then(last, since)), turn))
+
+
+class FileLines(Decoder):
+    """A file, plain or gzip: what is not gzip is passed on as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = b""  # of the last line so far
+        self.head: bytes | None = b""  # until it shows what the file is
+        self.member: zlib._Decompress | None = None
+        self.damage = ""
+
+    def feed(self, stream: int, data: bytes) -> Iterator[Block]:
+        """Blocks of the lines that these bytes complete."""
+        if self.head is not None:
+            data = self.head + data
+            self.head = data if len(data) < 2 else None
+            self.member = zlib.decompressobj(wbits=31) if data.startswith(b"\x1f\x8b") else None
+        if self.head is None:
+            for plain in self.unpacked(data) if self.member else (data,):
+                yield from super().feed(stream, plain)
+
+    def unpacked(self, packed: bytes) -> Iterator[bytes]:
+        """What packed bytes hold, in pieces of BLOCK at most. Another member may follow one, or padding."""
+        while self.member and not self.damage:
+            if self.member.eof:
+                packed = packed.lstrip(b"\0")
+                self.member = zlib.decompressobj(wbits=31) if packed else self.member
+            if not packed:
+                return
+            try:
+                yield self.member.decompress(packed, BLOCK)
+            except zlib.error as error:
+                self.damage = str(error)
+            packed = self.member.unused_data if self.member.eof else self.member.unconsumed_tail
+
+    def close(self, status: int | None) -> Iterator[Block]:
+        """Blocks of what was held back."""
+        if self.head:
+            yield from super().feed(1, self.head)
+        if self.member and not self.member.eof:
+            self.damage = self.damage or "it ends too early"
+        yield from super().close(status)
+
+    def block(self, stream: int, raw: bytes) -> Iterator[Block]:
+        """Whole lines -> a block of them. Its first and last time are those of a few of its lines."""
+        lines = raw.split(b"\n")
+        lines.pop()
+        places = range(0, len(lines), 1 + len(lines) // PROBES)
+        dated = self.time or any(date_of(lines[place]) for place in places)
+        times = dates(lines, self.time) if dated else lambda _: b""
+        known = [self.time or next(filter(None, map(date_of, lines)))] if dated else [b""]
+        known += filter(None, map(times, places))
+        self.time = times(len(lines) - 1)
+        yield Block(raw.translate(ZEROED), lines.__getitem__, times, min(known), max(*known, self.time), stream=stream)
+
+    def verdict(self) -> Verdict:
+        """What became of a file that was read to its end."""
+        return ("damaged", f"the gzip data is not whole: {self.damage}") if self.damage else super().verdict()
+
+
+def read_file(source: SourceTally, name: str, turn: Turn) -> Reading:
+    """A file or `-`, standard input."""
+    yield None
+    if name == "-" and sys.stdin is None:
+        return "unreadable", "it is closed"
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = 0
+            if name != "-":  # a FIFO that nobody writes to must not hang
+                fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+            return (yield from read_all(source, Reader(fd), FileLines(), turn))
+        except OSError as error:
+            return "unreadable", f"{error.strerror}; check the name and its permissions"
+
+
+# ---- which sources there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -693,66 +1102,6 @@ def find_hosts(settings: Settings) -> list[Host]:
     return [Host((engine, "--context", name), f"{name}/") for name in settings.contexts] or [Host((engine,))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What `docker inspect` says of one container; times as RFC 3339."""
-
-    name: str
-    status: str
-    exit_code: int
-    oom_killed: bool
-    restarts: int
-    health: str
-    created: str
-    finished: str
-    driver: str
-    log: str  # where json-file keeps it, on the engine's host
-    options: Mapping[str, str]
-    service: str
-
-    @property
-    def finding(self) -> str:
-        """What makes the container worth a look, empty when nothing does."""
-        ended = f", last ended {self.finished[:16]}Z" if self.finished > "0002" else ""
-        findings = [
-            self.status if self.status in {"restarting", "dead", "paused"} else "",
-            f"exit code {self.exit_code}{ended}" if self.exit_code else "",
-            "killed for lack of memory" if self.oom_killed else "",
-            f"restarted {self.restarts} times" if self.restarts else "",
-            self.health if self.health not in {"", "none", "healthy", "starting"} else "",
-        ]
-        return ", ".join(filter(None, findings))
-
-    def rotation(self) -> tuple[float, int] | None:
-        """Bytes of a log file and how many of them are kept; None when the log is not rotated, or nobody knows."""
-        defaults = {"local": ("20m", "5"), "json-file": ("", "1")}.get(self.driver, ("", "1"))
-        size = re.fullmatch(r"([\d.]+)\s*([kmg]?)b?", self.options.get("max-size", defaults[0]).lower())
-        files = self.options.get("max-file", defaults[1])
-        if not size or not files.isdigit():
-            return None
-        return float(size[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[size[2]], int(files)
-
-
-def parse_facts(document: Mapping[str, Any], prefix: str) -> Facts:
-    """One element of what `docker inspect` prints. Health may be absent."""
-    state, config = document.get("State") or {}, (document.get("HostConfig") or {}).get("LogConfig") or {}
-    labels = (document.get("Config") or {}).get("Labels") or {}
-    return Facts(
-        name=prefix + str(document.get("Name", "")).lstrip("/"),
-        status=str(state.get("Status", "")),
-        exit_code=int(state.get("ExitCode") or 0),
-        oom_killed=bool(state.get("OOMKilled")),
-        restarts=int(document.get("RestartCount") or 0),
-        health=str((state.get("Health") or {}).get("Status", "")),
-        created=str(document.get("Created", "")),
-        finished=str(state.get("FinishedAt", "")),
-        driver=str(config.get("Type", "")),
-        log=str(document.get("LogPath", "")) if config.get("Type") == "json-file" else "",
-        options=config.get("Config") or {},
-        service=str(labels.get("com.docker.swarm.service.name", "")),
-    )
-
-
 def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | None]:
     """The facts of each container; None for one that the engine does not answer for, nothing for one that is gone."""
     half = time.monotonic() + (until - time.monotonic()) / min(len(ids), 2)
@@ -770,11 +1119,6 @@ def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | N
     return facts
 
 
-def parse_time(stamp: str) -> dt.datetime:
-    """An RFC 3339 time as Docker writes it; the finest digits are cut."""
-    return dt.datetime.fromisoformat(stamp)
-
-
 def matches(name: str, globs: Iterable[str]) -> bool:
     """Whether one of the globs names it."""
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
@@ -782,47 +1126,58 @@ def matches(name: str, globs: Iterable[str]) -> bool:
 
 @dataclass(slots=True)
 class Collector:
-    """Finds the sources of a run, then reads them in turn until the time is over."""
+    """Finds the sources of a run and how each is read."""
 
     settings: Settings
     tally: Tally
     since: int
-    until: float
+    turn: Turn
     facts: list[Facts] = field(default_factory=list)
-    readings: deque[Reading] = field(default_factory=deque)
+    readings: deque[tuple[SourceTally, Reading]] = field(default_factory=deque)
     names: dict[str, list[str]] = field(default_factory=lambda: {"container": [], "service": []})
 
-    def failed(self, name: str, verdict: Verdict) -> None:
+    def failed(self, name: str, reason: str) -> None:
         """Note a source that cannot be read."""
-        self.tally.source(name).end(*verdict)
+        self.tally.source(name).end("unreadable", reason)
 
     def find(self) -> None:
         """All sources that the settings name; without any, those of Docker, else of the journal."""
         wanted = self.settings
+        if wanted.inputs:
+            self.find_files()
+            return
         hosts = find_hosts(wanted)
         named = wanted.containers or wanted.services or wanted.contexts
         if hosts and (named or not wanted.units):
             for number, host in enumerate(hosts):
-                left = (self.until - time.monotonic()) / (len(hosts) - number + 1)
+                left = (self.turn.end - time.monotonic()) / (len(hosts) - number + 1)
                 self.find_on(host, time.monotonic() + left)
             self.unmatched(wanted.containers, self.names["container"], "container")
             self.unmatched(wanted.services, self.names["service"], "service")
         elif named:
-            self.failed("docker", ("unreadable", "no docker command found; install Docker or use --input FILE"))
+            self.failed("docker", "no docker command found; install Docker or use --input FILE")
         if not wanted.units and (hosts or named):
             return
         if shutil.which("journalctl"):
             self.find_in_journal(everything=not wanted.units)
         else:
-            self.failed("journal", ("unreadable", "neither docker nor journalctl is here; use --input FILE"))
+            self.failed("journal", "neither docker nor journalctl is here; use --input FILE")
 
-    def ask(self, host: Host, until: float, *arguments: str) -> tuple[bytes, list[bytes]] | None:
-        """What an engine lists, and what its CLI says about itself on every call; None and a note when it fails."""
+    def find_files(self) -> None:
+        """The named files; a pipe may keep us waiting, so it comes last."""
+        for name in self.settings.inputs:
+            look = None if name == "-" else partial(look_at_file, name)
+            source = self.tally.source("standard input" if name == "-" else name, look)
+            self.readings.append((source, read_file(source, name, self.turn)))
+        self.readings = deque(sorted(self.readings, key=lambda item: not Path(item[0].name).is_file()))
+
+    def ask(self, host: Host, until: float, *arguments: str) -> bytes | None:
+        """What an engine lists; None and a note when it fails."""
         status, out, err = run(host.command(*arguments), until)
         if status == 0:
-            return out, err.splitlines(keepends=True)
+            return out
         reason = plain_reason(err) if status else "it does not answer; see `systemctl status docker`"
-        self.failed(host.prefix.rstrip("/") or "docker", ("unreadable", reason))
+        self.failed(host.prefix.rstrip("/") or "docker", reason)
         return None
 
     def find_on(self, host: Host, until: float) -> None:
@@ -831,15 +1186,14 @@ class Collector:
         listed = self.ask(host, until, "ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}")
         if listed is None:
             return
-        names, noise = parse_listing(listed[0]), listed[1]
+        names = parse_listing(listed)
         services: dict[str, str] = {}
         if wanted.services and (found := self.ask(host, until, "service", "ls", "--format", "{{.ID}}\t{{.Name}}")):
-            services = parse_listing(found[0])
+            services = parse_listing(found)
             self.names["service"] += services.values()
             services = {key: name for key, name in services.items() if matches(name, wanted.services)}
         for key, name in services.items():
-            command = host.command("service", "logs", "--raw", "--since", str(self.since), key)
-            self.readings.append(Reading(self.tally.source(host.prefix + name), command, noise))
+            self.add(host, ("service", "logs", "--raw"), key, name, None)
         self.names["container"] += names.values()
         globs = wanted.containers or (() if wanted.services else ("*",))
         chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, wanted.exclude)}
@@ -849,25 +1203,28 @@ class Collector:
             if fact and fact.service in services.values():
                 continue  # the service's log holds the same lines
             self.facts += [fact] if fact else []
-            source = self.tally.source(host.prefix + name)
             if key in facts and fact is None:
-                source.end(*NO_ANSWER)
-            elif fact and deleted(fact.log):  # asked for it, the engine makes a new one and shows that
-                source.end("unreadable", plain_reason(b"no such file or directory"))
+                self.tally.source(host.prefix + name).end(*NO_ANSWER)
+            elif fact and is_deleted(fact.log):  # asked for it, the engine makes a new one and shows that
+                self.failed(host.prefix + name, plain_reason(b"no such file or directory"))
             else:
-                self.readings.append(ContainerReading(source, host, key, self.since, fact, noise))
+                self.add(host, ("logs",), key, name, fact)
         if not chosen and not services and not wanted.containers and not wanted.services:
-            self.failed(
-                host.prefix.rstrip("/") or "docker",
-                ("unreadable", "it has no container to read; start one or use --input FILE"),
-            )
+            reason = "it has no container to read; start one or use --input FILE"
+            self.failed(host.prefix.rstrip("/") or "docker", reason)
+
+    def add(self, host: Host, kind: tuple[str, ...], key: str, name: str, facts: Facts | None) -> None:
+        """A container or service that is to be read."""
+        source = self.tally.source(host.prefix + name, partial(look_at_docker, host, kind, name))
+        reading = read_docker(source, host.command(*kind), key, self.since, facts, self.turn)
+        self.readings.append((source, reading))
 
     def unmatched(self, globs: Iterable[str], names: Sequence[str], what: str) -> None:
         """A glob that names nothing is a source that was not read."""
         for glob in globs:
             if not fnmatch.filter(names, glob):
                 there = ", ".join(sorted(names)) or "none"
-                self.failed(glob, ("unreadable", excerpt(f"no {what} of this name; there are: {there}", 300)))
+                self.failed(glob, excerpt(f"no {what} of this name; there are: {there}", 300))
 
     def find_in_journal(self, *, everything: bool) -> None:
         """The units that the settings name, or all services and containers that the journal knows."""
@@ -886,37 +1243,24 @@ class Collector:
             wanted[unit] = (
                 [f"_SYSTEMD_UNIT={unit}", *own, "+", f"UNIT={unit}", "_PID=1"] if unit in shared else ["-u", unit]
             )
-        self.readings += [JournalReading(self.tally.source(n), match, self.since) for n, match in wanted.items()]
+        for name, match in wanted.items():
+            source = self.tally.source(name, partial(look_at_journal, match))
+            self.readings.append((source, read_journal(source, match, self.since, self.turn)))
 
     def unit_of(self, container: str) -> str:
         """The unit whose name a container's lines carry; empty when that is not known."""
         command = ["journalctl", "-q", "--no-pager", "-n", "1", "-o", "json", "--output-fields=_SYSTEMD_UNIT"]
-        _, out, _ = run([*command, f"CONTAINER_NAME={container}"], self.until)
+        _, out, _ = run([*command, f"CONTAINER_NAME={container}"], self.turn.end)
         with contextlib.suppress(ValueError):
             return str(json.loads(out).get("_SYSTEMD_UNIT", ""))
         return ""
 
     def journal_values(self, name: str) -> list[str]:
         """What the journal knows of a field. What it complains of is a part that cannot be read."""
-        status, out, err = run(["journalctl", "--no-pager", "-F", name], self.until)
+        status, out, err = run(["journalctl", "--no-pager", "-F", name], self.turn.end)
         if status != 0 or err.strip():
-            reason = plain_reason(err) if status is not None else "journalctl does not answer"
-            self.failed("journal", ("unreadable", reason))
+            self.failed("journal", plain_reason(err) if status is not None else "journalctl does not answer")
         return sorted(out.decode(errors="replace").splitlines())
-
-    def read(self, tick: Tick) -> None:
-        """Read every source for its share of the time, and again while there is any left."""
-        try:
-            while self.readings and (left := self.until - time.monotonic()) > 0:
-                reading = self.readings[0]
-                share_s = min(max(left / len(self.readings), MIN_SHARE_S), MAX_SHARE_S)
-                ended = reading.read(min(time.monotonic() + share_s, self.until), tick)
-                self.readings.rotate(-1)
-                if ended:
-                    self.readings.pop().finish()
-        finally:
-            for reading in self.readings:
-                reading.finish()
 
 
 def parse_listing(out: bytes) -> dict[str, str]:
@@ -924,79 +1268,6 @@ def parse_listing(out: bytes) -> dict[str, str]:
     rows = (line.split("\t") for line in out.decode(errors="replace").splitlines())
     names = {row[0]: next(name for name in row[1].split(",") if "/" not in name) for row in rows}
     return dict(sorted(names.items(), key=lambda item: item[1]))
-
-
-def collect_inputs(settings: Settings, tally: Tally, until: float, tick: Tick) -> None:
-    """Read the named files and nothing else."""
-    sources = [(name, tally.source("standard input" if name == "-" else name)) for name in settings.inputs]
-    for name, source in sorted(sources, key=lambda item: not Path(item[0]).is_file()):  # a pipe may keep us waiting
-        source.end(*read_input(name, until, source.feed, tick))
-
-
-def read_input(name: str, until: float, feed: Feed, tick: Tick) -> tuple[str, str]:
-    """Stream a file (plain or gzip) or `-`, standard input, into `feed`; the state and its reason."""
-    lines = LineBlocks(feed)
-    try:
-        with contextlib.ExitStack() as stack:
-            fd = 0
-            if name == "-" and sys.stdin is None:
-                return "unreadable", "it is closed"
-            if name != "-":  # a FIFO that nobody writes to must not hang
-                fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                stack.callback(os.close, fd)
-            for piece in expanded(fd_pieces(fd, until)):
-                if time.monotonic() > until:
-                    raise TimeoutError
-                lines.write(piece)
-                tick()
-        state = whole_state([lines])
-    except TimeoutError:
-        state = CUT
-    except OSError as error:
-        state = "unreadable", f"{error.strerror}; check the name and its permissions"
-    except (zlib.error, EOFError) as error:
-        state = "damaged", f"the gzip data is not whole: {error}"
-    lines.close()
-    return state
-
-
-def fd_pieces(fd: int, until: float) -> Iterator[bytes]:
-    """The bytes behind a descriptor; TimeoutError when they do not come in time."""
-    with selectors.PollSelector() as selector:  # epoll refuses plain files
-        selector.register(fd, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(until - time.monotonic(), 0)):
-                raise TimeoutError
-            piece = os.read(fd, BLOCK)
-            if not piece:
-                return
-            yield piece
-
-
-def expanded(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Plain bytes as they are, gzip unpacked in pieces of BLOCK at most; EOFError or zlib.error if it is damaged."""
-    first = b""
-    while len(first) < 2 and (piece := next(pieces, b"")):
-        first += piece
-    if not first.startswith(b"\x1f\x8b"):
-        yield first
-        yield from pieces
-        return
-    member = zlib.decompressobj(wbits=31)
-    ended = False
-    for packed in chain((first,), pieces):
-        packed = packed.lstrip(b"\0") if ended else packed
-        while packed:
-            yield member.decompress(packed, BLOCK)
-            packed = member.unconsumed_tail
-            if member.eof:  # another member may follow, or padding
-                packed = member.unused_data.lstrip(b"\0")
-                member = zlib.decompressobj(wbits=31)
-                ended = True
-            else:
-                ended = False
-    if not ended:
-        raise EOFError("it ends too early")
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -1025,7 +1296,6 @@ _LEVEL_KEYS = """level lvl severity log.level log_level loglevel levelname level
 LEVEL_KEYS = frozenset(_LEVEL_KEYS.split())
 _MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text body error"
 MESSAGE_KEYS = _MESSAGE_KEYS.split()
-SUSPECT = ("error", "exception", "failed", "traceback", "warn", "critical", "fatal", "panic")
 
 _verbose = partial(re.compile, flags=re.VERBOSE)
 _STR = r'"((?:[^"\\]|\\.)*+)"?'  # the closing quote of a torn line is missing
@@ -1086,6 +1356,8 @@ ACCESS = _verbose(
     rf""""{_METHOD}\ [^"]*+"\ (\d{{3}})(?!\d) | ^{_METHOD}\ \S++\ (\d{{3}})\ [\d.]+\ ?m?s
       | \|\ +(\d{{3}})\ +\|[^"]{{0,80}}\|\ +{_METHOD}\ """
 )
+# Begins with three words in small letters: no header, and nothing of a stack trace.
+PROSE = re.compile(r"(?!created by )[a-z]++ [a-z]++ [a-z]")
 PAIR = re.compile(rf"{_STR}(?:\s*+:\s*+(?:{_STR}|(-?\d++)|(\{{)))?+|([{{}}])")
 LOGFMT_MESSAGE = re.compile(rf"(?:^|\s)(?:msg|message|event)=(?:{_STR}|(\S+))")
 # What follows the level and is still no message: thread, pid, place in the code, logger.
@@ -1110,11 +1382,17 @@ NEGATED = _verbose(
           (?:(?:critical|fatal|new|other|further|more|known|serious|failed)\s++)?{_BAD}
       | error-free\b)"""
 )
-WORDS = {
-    "critical": re.compile(r"(?i)\b(?:critical|fatal|panic(?:ked)?)\b"),
-    "error": re.compile(r"(?i:\b(?:errors?|exceptions?|failed|traceback)\b)|(?<=[a-z])(?:Error|Exception)\b"),
-    "warning": re.compile(r"(?i)\b(?:warn|warnings?)\b"),
-}
+NEGATIONS = ("no", "0", "zero", "without", "any", "nil", "null", "false", "error-free", "[]", '""', "''")
+# Level, stems of its words, in small letters, and the words.
+WORDS = (
+    ("critical", ("critical", "fatal", "panic"), re.compile(r"(?i)\b(?:critical|fatal|panic(?:ked)?)\b")),
+    (
+        "error",
+        ("error", "exception", "failed", "traceback"),
+        re.compile(r"(?i:\b(?:errors?|exceptions?|failed|traceback)\b)|(?<=[a-z])(?:Error|Exception)\b"),
+    ),
+    ("warning", ("warn",), re.compile(r"(?i)\b(?:warn|warnings?)\b")),
+)
 _UNIT = r"(?:\s?(?:[KMGT]i?B|[kmgt]b|bytes?|[mun]?s|secs?|seconds?|min|minutes?|hours?|days?)(?![\w/]))?"
 _EDGE = r"\s,;()\[\]{}<>\"'=|"
 _GROUP = r"\{[^{}]*+\}|\([^()]*+\)|\[[^\[\]]*+\]"
@@ -1129,6 +1407,7 @@ VARIABLE = _verbose(
               [^{_EDGE}\d]*+\d[^{_EDGE}]*(?<![:.]){_UNIT} )
       | (?<=[A-Za-z_"]:) \d[^{_EDGE}]*(?<![:.]){_UNIT} )"""
 )
+MAY_VARY = re.compile(r"[\d=/\\]|\.\.|<\*>")  # without one of these nothing is masked
 LIST = re.compile(r"<\*>(?:[,;]? ?<\*>)+")
 PIECES = re.compile(r"((?:[\s()\[\]{}\"'=,;:|]|<(?!\*>)|(?<!\*)>)+)")
 Pieces: TypeAlias = tuple[str, ...]  # words at even places, what separates them at odd ones
@@ -1172,41 +1451,119 @@ STEPS = {
 }
 
 
+MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+# 2026-11-20T13:06:00.5+01:00, 2026/11/20 13:06 (Go, nginx), 20/Nov/2026:13:06:00 +0000, 20 Nov 2026 13:06 (redis)
+FILE_DATE = re.compile(
+    rb"(?:([12]\d{3}[-/](?:0[1-9]|1[0-2])[-/](?:0[1-9]|[12]\d|3[01]))[T ]"
+    rb"|(0[1-9]|[12]\d|3[01])[/ ](%s)[/ ]([12]\d{3})[: ])"
+    rb"((?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d)?)(?:[.,](\d{1,9}))?(?:(?(2)[ ])([+-]\d\d(?::?[0-5]\d)?)(?!\d))?"
+    % b"|".join(MONTHS)
+)
+DATE_WITHIN = 100  # bytes of a line's head
+PROBES = 128  # lines of a block of a file that tell whether it has dates, and from when to when it is
+
+
+def date_of(line: bytes) -> bytes:
+    """A line of a file -> the time of the first date in its head, in UTC if it names no zone; empty without one."""
+    if not (found := FILE_DATE.search(line, 0, DATE_WITHIN)):
+        return b""
+    date, day, month, year, clock, fraction, zone = found.groups()
+    date = date.replace(b"/", b"-") if date else b"%s-%02d-%s" % (year, MONTHS.index(month) + 1, day)
+    time = date + b"T" + clock + (b":00" if len(clock) < 8 else b"")
+    if not (moment := moment_of(date if zone is None else time + zone)):
+        return b""
+    if zone:
+        time = moment.astimezone(dt.UTC).isoformat()[:19].encode()
+    return time + b"." + (fraction or b"").ljust(9, b"0") + b"Z"
+
+
+@lru_cache(maxsize=1024)
+def moment_of(text: bytes) -> dt.datetime | None:
+    """A date, with or without a time; None if there is no such day or zone."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return dt.datetime.fromisoformat(text.decode())
+    return None
+
+
+def dates(lines: Sequence[bytes], before: bytes) -> Callable[[int], bytes]:
+    """The times of a file's lines, found when asked for: a line without a date has the time of the line before."""
+    known = {-1: before}
+
+    def time_of(place: int) -> bytes:
+        at = place
+        while (time := known.get(at)) is None and not (time := date_of(lines[at])):
+            at -= 1
+        known[place] = time
+        return time
+
+    return time_of
+
+
 def declared_level(line: str | bytes) -> str | None:
     """Line -> the level it declares ('info', 'warning', 'error', 'critical'), or None."""
-    return _parse(line)[0]
+    return _parse(_text(line))[0]
 
 
 def level(line: str | bytes) -> str:
     """Line -> its declared level, else the one that its words suggest, else 'info'."""
-    return declared_level(line) or _guessed(_text(line))
+    return parse_line(line).level
 
 
 def _guessed(text: str) -> str:
-    low = text.lower()
-    if not any(stem in low for stem in SUSPECT):
-        return "info"
-    text = NEGATED.sub(" ", text)
-    return next((name for name, words in WORDS.items() if words.search(text)), "info")
+    said = text.lower().__contains__
+    spoken = [(name, words) for name, stems, words in WORDS if any(map(said, stems))]
+    if spoken and any(map(said, NEGATIONS)):
+        text = NEGATED.sub(" ", text)
+    return next((name for name, words in spoken if words.search(text)), "info")
 
 
-@lru_cache(maxsize=16)  # level, shape and role of one line are asked for together
-def _parse(line: str | bytes) -> tuple[str | None, str]:
-    """Line -> (declared level or None, message without header and envelope)."""
+class Parsed(NamedTuple):
+    """What a line says of itself: level, whether it declares it, its role in a stack trace (a key of STEPS), and its
+    message without header and envelope."""
+
+    level: str
+    declared: bool
+    role: str
+    message: str
+
+
+def parse_line(line: str | bytes) -> Parsed:
+    """Line -> all that can be said of it alone."""
     text = _text(line)
+    declared, message, stamped = _parse(text)
+    named = declared or _guessed(text)
+    found = None if PROSE.match(text) else ROLE.match(text)
+    role = (found and found.lastgroup) or "head"
+    if role == "head" and (declared or stamped):
+        role = "info" if named == "info" else "bad"
+    elif role in ("head", "indent"):
+        calm = (_guessed(text) if declared else named) == "info"
+        role = ("indent" if calm else "inner") if text[0].isspace() else ("text" if calm else "woe")
+    return Parsed(named, declared is not None, role, message)
+
+
+def _parse(text: str) -> tuple[str | None, str, bool]:
+    """Text of a line -> (declared level or None, message without header and envelope, whether it begins with a time
+    if it declares nothing)."""
+    declared: str | None
+    if PROSE.match(text):
+        return _access(text), text, False
     if fixed := FIXED.match(text):
         mark = fixed[fixed.lastindex or 0]
-        return LEVELS[mark] if not fixed["syslog"] else SYSLOG[int(mark) & 7], _body(text[fixed.end() :])
+        declared = LEVELS[mark] if not fixed["syslog"] else SYSLOG[int(mark) & 7]
+        return declared, _body(text[fixed.end() :])[0], False
     head = HEADER.match(text)
     if not head:
-        return _access(text), _body(text)
+        return _access(text), *_body(text)
     if head["json"]:
-        return _json(text[head.start("json") :])
-    if head["key"]:
+        declared, body = _json(text[head.start("json") :])
+    elif head["key"]:
         message = LOGFMT_MESSAGE.search(text)
-        return _field(head["key"], head["value"]), (message and (message[1] or message[2])) or text
-    word = next(filter(None, head.group("enclosed", "upper", "word", "initial", "letter")))
-    return LEVELS.get(word), _rest(text[head.end() :]) or text
+        declared, body = _field(head["key"], head["value"]), (message and (message[1] or message[2])) or text
+    else:
+        word = next(filter(None, head.group("enclosed", "upper", "word", "initial", "letter")))
+        declared, body = LEVELS.get(word), _rest(text[head.end() :]) or text
+    return declared, body, not declared and bool(STAMP.match(text))
 
 
 def _text(line: str | bytes) -> str:
@@ -1214,7 +1571,7 @@ def _text(line: str | bytes) -> str:
     text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
     if "\x1b" in text:
         text = ANSI.sub("", text)
-    prefix = PREFIX.match(text)
+    prefix = PREFIX.match(text) if "|" in text or text[:1].isdigit() else None
     return text[prefix.end() :] if prefix else text
 
 
@@ -1280,17 +1637,24 @@ def _rest(text: str) -> str:
     return _json(text)[1] if text.startswith('{"') else text
 
 
-def _body(text: str) -> str:
+def _body(text: str) -> tuple[str, bool]:
+    """Text -> what follows the time that it begins with, and whether it does."""
     stamp = STAMP.match(text)
-    return (stamp and text[stamp.end() :]) or text
+    return (stamp and text[stamp.end() :]) or text, stamp is not None
 
 
 def shape(line: str | bytes) -> str:
     """Line -> its message with `<*>` for what varies: the same for lines of one kind."""
-    text = _parse(line)[1]
-    if ".." in text or "B)" in text:
-        text = FILLER.sub(r" \1 ", text)
-    return " ".join(LIST.sub(WILD, VARIABLE.sub(WILD, text)).split())
+    return shape_of(_parse(_text(line))[1])
+
+
+def shape_of(message: str) -> str:
+    """Message of a line -> its shape."""
+    if not MAY_VARY.search(message):
+        return " ".join(message.split())
+    if ".." in message or "B)" in message:
+        message = FILLER.sub(r" \1 ", message)
+    return " ".join(LIST.sub(WILD, VARIABLE.sub(WILD, message)).split())
 
 
 def merge_shapes(shapes: Iterable[str]) -> dict[str, str]:
@@ -1321,19 +1685,6 @@ def _merged(pieces: Pieces, slots: dict[Slot, set[str]]) -> Pieces:
         value = len(words) > 1 and (WILD in words or slot[1][-1][-1] in "\"'")
         variety, at = max((variety, at), (len(words) + MERGE_FROM * value, -slot[0]))
     return (*pieces[:-at], WILD, *pieces[1 - at :]) if variety >= MERGE_FROM else pieces
-
-
-def role(line: str | bytes) -> str:
-    """Line -> what it can be to a stack trace, a key of STEPS; a property of the line alone."""
-    text = _text(line)
-    found = ROLE.match(text)
-    kind = (found and found.lastgroup) or "head"
-    if kind == "head" and (declared_level(line) or STAMP.match(text)):
-        return "info" if level(line) == "info" else "bad"
-    if kind in ("head", "indent"):
-        calm = _guessed(text) == "info"
-        return ("indent" if calm else "inner") if text[0].isspace() else ("text" if calm else "woe")
-    return kind
 
 
 EVENTS = {"info", "bad", "text", "woe"}  # roles of lines that stand for themselves, unless a trace is open
@@ -1498,27 +1849,29 @@ _USER = r"[^\s:/@\"'<>]"
 _QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 _THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
 
-# Group s of the expression goes if the function agrees. Labels come late: a label inside a URL, a header or a
+# Words, in small letters, one of which stands in every text that the expression finds something in; group s of it goes
+# if the function agrees. Labels come late: a label inside a URL, a header or a
 # key block would end the secret too early.
-_RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
-    (re.compile("".join(expressions), re.IGNORECASE), agrees)
-    for agrees, *expressions in (
+_RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
+    (hints.split(), re.compile("".join(expressions), re.IGNORECASE), agrees)
+    for hints, agrees, *expressions in (
         # PEM, also without its end
-        (bool, r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----(?P<s>.*?(?=-----END)|",
+        ("-----begin", bool, r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----(?P<s>.*?(?=-----END)|",
          rf"(?:(?:\\+[nr]|\s)*[A-Z][\w-]+:[ ]\S+)*+{_BODY}*+(?:(?:\\+[nr]|\s)+[\w+/]+={{1,2}})?)"),
         # PEM without its beginning; the words before the base64 stay
-        (bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
+        ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
         # seed phrases: numbered words, or words with one and the same gap
-        (_always, r"(?:mnemonic|seed|recovery|backup|wallet)[\w ]{0,20}\W{1,6}",
+        ("mnemonic seed recovery backup wallet", _always, r"(?:mnemonic|seed|recovery|backup|wallet)[\w ]{0,20}\W{1,6}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+",
          r"|[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)"),
-        (_credential, r"\bauthorization\\*[\"']?[ \t]*(?:[:=,]|%3A)[ \t]*[\[(]?[ \t]*(?:b?(?P<q>\\*[\"']))?",
+        ("authorization", _credential,
+         r"\bauthorization\\*[\"']?[ \t]*(?:[:=,]|%3A)[ \t]*[\[(]?[ \t]*(?:b?(?P<q>\\*[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\\*\"[^\"\n]*\"|[^\s\"',\])}]+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
-        (_always, r"\bcookie\\*[\"']?[ \t]*[:=][ \t]*\[?b?\\*[\"']?(?P<s>(?!max-age|path=|domain)",
+        ("cookie", _always, r"\bcookie\\*[\"']?[ \t]*[:=][ \t]*\[?b?\\*[\"']?(?P<s>(?!max-age|path=|domain)",
          r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
-        (_always, rf"(?:(?P<web>https?:(?:\\*/){{2}}{_USER}*:)",
+        ("@ %40", _always, rf"(?:(?P<web>https?:(?:\\*/){{2}}{_USER}*:)",
          rf"|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}:(?:\\*/){{2}}{_USER}*:",
          r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\(",
          r"|[^\s\"'/@]{3,64}@/\w)",
@@ -1526,12 +1879,13 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
          r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
          r"|(?(code)(?:(?!%2F|%40)[^\s\"'<>&@]){1,300}|[^\s\"'<>]{1,300})))(?(code)%40|@)"),
-        (_random, r"(?:\b(?:bearer|basic)(?:[ \t]+|%20)|hooks\.slack\.com\\*/\w+\\*/|\bhc-ping\.com/",
+        ("bearer basic hook ping services trigger", _random,
+         r"(?:\b(?:bearer|basic)(?:[ \t]+|%20)|hooks\.slack\.com\\*/\w+\\*/|\bhc-ping\.com/",
          r"|/services\\*/(?=T\w+\\*/B)",
          r"|/(?:webhook\w*|hooks?|ping|trigger\w*)\\*/(?:send\?key=)?|%2Fwebhooks%2F(?=\d+%2F))",
          r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # what shows by itself: JWT, Discord and Telegram bots, the user of a Sentry DSN, vendors' prefixes
-        (_random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b[MNO][\w-]{22,}\.[\w-]{5,8}\.[\w-]{25,}",
+        ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b[MNO][\w-]{22,}\.[\w-]{5,8}\.[\w-]{25,}",
          r"|(?<=://)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}(?::|%3A)(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
          r"(?:A[KS]IA(?=[A-Z0-9]{12})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
@@ -1539,11 +1893,12 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
          r"|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        (_random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create)",
+        ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create)",
          r"\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
-        (_always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
+        ("mysql mariadb auth zip mosquitto redis-cli ldap sshpass mongo login -u user -pass echo pass identified",
+         _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
@@ -1555,15 +1910,17 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
          r"[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
-        (_always, r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin))?",
+        ("otp fa pin code password your use enter", _always,
+         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
          r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))\\*[\"']?",
          r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*\\*[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        (_labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        ("pass pw secret key token credential session sid auth sig seed csrf", _labelled,
+         rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # bare base64, but no mangled C++ or Rust name
-        (_dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR])(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
+        ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR])(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
 )  # fmt: skip
 
@@ -1586,9 +1943,6 @@ def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool
     return "".join([*parts, text[done:]])
 
 
-KNOWN_SECRETS: set[str] = set()  # what was read from `.env`
-
-
 @lru_cache(maxsize=4096)
 def _is_secret_name(name: str) -> bool:
     return bool(_SECRET_NAME.search(name))
@@ -1602,13 +1956,18 @@ def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
 
 
+KNOWN_SECRETS = {*environment_secrets(os.environ)}  # and what is read from `.env`
+
+
 def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
     """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for secret in (*environment_secrets(os.environ), *KNOWN_SECRETS) if secrets is None else secrets:
+    for secret in sorted(KNOWN_SECRETS, key=len, reverse=True) if secrets is None else secrets:
         text = text.replace(secret, REDACTED) if secret else text
-    for pattern, is_secret in _RULES:
-        text = _strike(text, pattern, is_secret)
+    low = text.lower() if text.isascii() else ""  # what else may stand for a letter is left to the expressions
+    for hints, pattern, is_secret in _RULES:
+        if not low or not hints or any(map(low.__contains__, hints)):
+            text = _strike(text, pattern, is_secret)
     return text
 
 
@@ -1659,13 +2018,18 @@ def code_span(text: str, table: bool = True) -> str:
 # Two steps lead from a line to its kind, of which alone everything is asked: digits become zeros, for whole blocks at
 # once, and for what is new then a word of zeros and a-f becomes one zero, as ids in hexadecimal are. A literal whose
 # words each hold another letter is found in the kind exactly when it is in the line, but for its digits.
+#
+# Memory is bounded: what is known of kinds is forgotten when it fills KNOWN_BYTES. Of problems SHAPES_MAX are told
+# apart, and as many more by their first COARSE_WORDS; the rest is OTHER. HOURS_MAX hours are counted for each source.
 ZEROED = bytes.maketrans(b"123456789", b"000000000")
 HEX_WORD = re.compile(rb"\b[0a-f]{4,}+\b")
 CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
-# Where a digit decides on the level: numeric levels, a syslog priority, an HTTP status, "errors: 0".
+COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
+# Where a digit decides on the level, in a line of small letters: numeric levels, a syslog priority, an HTTP status,
+# "errors: 0".
 _NOUN = r"error|exception|failed|traceback|warn|critical|fatal|panic"
 DECISIVE = tuple(
-    re.compile(pattern.encode())  # of a line in small letters
+    re.compile(pattern.encode())
     for pattern in (
         rf"""(?:level|lvl|severity|levelno|priority|status|status_code|sev|syslog\w*|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)""",
         rf"\b(\d+)\s+(?:\w+\s)?(?:{_NOUN})",
@@ -1675,19 +2039,21 @@ DECISIVE = tuple(
         r"(?:^|\|\s*)[a-z]{3,7}\s\S+\s(\d{3})\s",
     )
 )
-
-
-COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 Decisive: TypeAlias = tuple[re.Pattern[bytes], ...]
+
+
+def plain_line(line: bytes) -> bytes:
+    """What of a line is looked at for decisive digits."""
+    return COLOUR.sub(b"", line[:EXCERPT_MAX]) if b"\x1b" in line else line[:EXCERPT_MAX]
 
 
 def decisive(line: bytes) -> Decisive:
     """The patterns that find digits on which the level of such a line depends; none if a word declares it."""
-    plain = COLOUR.sub(b"", line[:EXCERPT_MAX])
-    found = tuple(pattern for pattern in DECISIVE if pattern.search(plain.lower()))
-    spans = [hit.span(1) for pattern in found for hit in pattern.finditer(plain.lower())]
+    plain = plain_line(line)
+    low = plain.lower()
+    found = tuple(pattern for pattern in DECISIVE if pattern.search(low))
     masked = bytearray(plain)
-    for start, end in spans:
+    for start, end in [hit.span(1) for pattern in found for hit in pattern.finditer(low)]:
         masked[start:end] = b"x" * (end - start)
     return found if found and not declared_level(bytes(masked)) else ()
 
@@ -1727,10 +2093,12 @@ def question(pattern: str) -> Question:
     return Question(compiled, tuple(literals))
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a line says: its level, whether it declares it, its role in a stack trace, its shape if it is a problem."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """What a line says: the bits of the patterns that match, its level and whether it declares it, its role in a
+    stack trace, its shape if it is a problem. One object for all lines that say the same."""
 
+    answers: int
     level: str
     declared: bool
     role: str
@@ -1738,64 +2106,80 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finding:
-    """All that is known of a kind of line: the bits of the patterns that match, and its meaning.
+class Undecided:
+    """A kind of which every line has to be asked: the patterns whose bits are `unsure`, and what the digits mean that
+    the `decisive` patterns find."""
 
-    The same object stands for all kinds that are alike, unless each line has to be asked on its own: the patterns
-    whose bits are `unsure`, and what the digits mean that the `decisive` patterns find.
-    """
+    finding: Finding  # of its first line, with the bits that are sure
+    unsure: int
+    decisive: Decisive
+    decided: dict[str, Finding] = field(default_factory=dict)  # by the digits
 
-    answers: int
-    meaning: Meaning
-    open: bool = False
-    unsure: int = 0
-    kind: bytes = b""
-    decisive: Decisive = ()
+
+@dataclass(slots=True)
+class Occurrences:
+    """The events of one shape. The first that was met stands for all: its source, its time and its line."""
+
+    source: SourceTally
+    time: bytes
+    line: bytes
+    level: str  # the worst
+    sources: Counter[str] = field(default_factory=Counter)
+    first: bytes = b""
+    last: bytes = b""
+    days: Counter[bytes] = field(default_factory=Counter)
 
 
 class Tally:
     """Counts, for every source, the lines that match each of the patterns (a pattern's bit is its place) and the
-    levels and problems that lines tell of.
-
-    Memory is bounded: what was found out about kinds of line is forgotten when it fills KNOWN_BYTES, and of problems
-    at most SHAPES_MAX are told apart.
-    """
+    levels and problems that lines tell of."""
 
     def __init__(self, patterns: Sequence[str], sampled: int, hiding: Mapping[int, str] | None = None) -> None:
         self.hiding = hiding or {}  # bits of patterns whose lines are to be left out, in the sources of a glob
         self.questions = [question(pattern) for pattern in patterns]
         self.sampled = sampled  # excerpts are kept for as many of the first patterns
         self.sources: dict[str, SourceTally] = {}
-        self.known: dict[bytes, Finding] = {}  # by the line with zeros for digits
-        self.kinds: dict[bytes, Finding] = {}
-        self.decided: dict[tuple[bytes, str], Meaning] = {}  # by the kind and its decisive digits
-        self.all_meanings: dict[Meaning, Meaning] = {}  # each once, so that its identity tells it
-        self.findings: dict[tuple[int, int], Finding] = {}
-        self.templates: dict[str, str] = {}  # by shape
-        self.examples: dict[str, str] = {}  # by template, an excerpt of its first line
+        self.known: dict[bytes, Finding | Undecided] = {}  # by the line with zeros for digits
+        self.kinds: dict[bytes, Finding | Undecided] = {}
         self.known_bytes = 0
+        self.findings: dict[tuple[object, ...], Finding] = {}
+        self.shapes: set[str] = set()
+        self.problems: dict[str, Occurrences] = {}  # by shape
+        self.hours: defaultdict[bytes, Counter[str]] = defaultdict(Counter)  # problem events, by hour and shape
 
-    def source(self, name: str) -> SourceTally:
+    def source(self, name: str, look: Look | None = None) -> SourceTally:
         """The counts of one source, made when first asked for."""
-        return self.sources.setdefault(name, SourceTally(self, name))
+        return self.sources.setdefault(name, SourceTally(self, name, look))
 
-    def recall(self) -> dict[bytes, Finding]:
-        """What is known of kinds of line; forgotten first when it has become too much."""
+    def classify(self, zeroed: list[bytes], line: Callable[[int], bytes]) -> tuple[list[Finding], list[int]]:
+        """What each line says, and the places of the first lines of new kinds."""
         if self.known_bytes > KNOWN_BYTES:
-            for memory in (self.known, self.kinds, self.decided):
-                memory.clear()
+            self.known.clear()
+            self.kinds.clear()
             self.known_bytes = 0
-        return self.known
+        unknown = [kind for kind in dict.fromkeys(zeroed) if kind not in self.known]
+        new = []
+        if unknown:
+            places = dict(zip(reversed(zeroed), reversed(range(len(zeroed))), strict=True))
+            new = self.learn(unknown, line, places)
+        findings: list[Any] = list(map(self.known.__getitem__, zeroed))
+        if undecided := {kind for kind in set(findings) if type(kind) is Undecided}:
+            for place, kind in enumerate(findings):
+                if kind in undecided:
+                    findings[place] = self.settle(kind, line(place))
+        return findings, new
 
-    def learn(self, zeroed: list[bytes], first: Mapping[bytes, bytes]) -> None:
-        """Find out about new lines all that their kinds tell; `first` holds a line for each."""
+    def learn(self, zeroed: list[bytes], line: Callable[[int], bytes], places: Mapping[bytes, int]) -> list[int]:
+        """Find out about new zeroed lines, whose first places are given, all that their kinds tell; the first places
+        of new kinds."""
         blob = b"\n".join(zeroed)
         kinds = HEX_WORD.sub(b"0", blob).split(b"\n")
-        new = {kind: first[line] for kind, line in zip(kinds, zeroed, strict=True) if kind not in self.kinds}
+        new = {kind: places[whole] for kind, whole in zip(kinds, zeroed, strict=True) if kind not in self.kinds}
         if new:
-            self.learn_kinds(list(new), list(new.values()))
-        self.known.update((line, self.kinds[kind]) for kind, line in zip(kinds, zeroed, strict=True))
+            self.learn_kinds(list(new), [line(place) for place in new.values()])
+        self.known.update(zip(zeroed, map(self.kinds.__getitem__, kinds), strict=True))
         self.known_bytes += len(blob)
+        return list(new.values())
 
     def learn_kinds(self, kinds: list[bytes], lines: list[bytes]) -> None:
         """Find out which patterns match each new kind, and what its first line means."""
@@ -1807,51 +2191,45 @@ class Tally:
                 for i in _holding(blob, ends, literal):
                     (found if proves else unsure)[i] |= 1 << bit
         for i, (kind, line) in enumerate(zip(kinds, lines, strict=True)):
-            meaning, digits, asked = self.understand(line), decisive(line), unsure[i] & ~found[i]
-            alone = Finding(found[i], meaning, True, asked, kind, digits)
-            self.kinds[kind] = alone if asked or digits else self.shared(found[i], meaning)
+            finding, asked = self.understand(line, found[i]), unsure[i] & ~found[i]
+            digits = decisive(line) if b"0" in kind else ()
+            self.kinds[kind] = Undecided(finding, asked, digits) if asked or digits else finding
         self.known_bytes += len(blob)
 
-    def understand(self, line: bytes) -> Meaning:
-        """The meaning of a line, asked of the line itself."""
-        declared = declared_level(line)
-        named = declared or level(line)
-        template = "" if named == "info" else self.template(shape(bounded_line(line)), line)
-        meaning = Meaning(named, declared is not None, role(line), template)
-        return self.all_meanings.setdefault(meaning, meaning)
+    def understand(self, line: bytes, answers: int) -> Finding:
+        """What a line says, asked of the line itself but for the patterns."""
+        parsed = parse_line(line)
+        shape = ""
+        if parsed.level != "info":
+            shape = shape_of(parsed.message if len(line) <= EXCERPT_MAX else parse_line(bounded_line(line)).message)
+            if shape not in self.shapes and len(self.shapes) >= SHAPES_MAX:
+                shape = " ".join([*shape.split()[:COARSE_WORDS], WILD])  # many names must not hide what is new
+            if shape not in self.shapes and len(self.shapes) >= 2 * SHAPES_MAX:
+                shape = OTHER
+            self.shapes.add(shape)
+        return self.intern(answers, parsed.level, parsed.declared, parsed.role, shape)
 
-    def template(self, text: str, line: bytes) -> str:
-        """What a shape is called in the report: made safe, which is costly, and so done once for each of SHAPES_MAX."""
-        if text not in self.templates and len(self.templates) >= SHAPES_MAX:
-            text = " ".join([*text.split()[:COARSE_WORDS], WILD])  # many names in one place must not hide what is new
-        if text not in self.templates:
-            if len(self.templates) >= 2 * SHAPES_MAX:
-                self.examples.setdefault(OTHER, "")
-                return OTHER
-            self.templates[text] = excerpt(text, SHAPE_MAX)
-            self.examples.setdefault(self.templates[text], excerpt(line))
-        return self.templates[text]
+    def intern(self, *said: Any) -> Finding:
+        """The one finding for what lines say."""
+        return self.findings.get(said) or self.findings.setdefault(said, Finding(*said))
 
-    def shared(self, answers: int, meaning: Meaning) -> Finding:
-        """The one finding for these answers and this meaning."""
-        key = (answers, id(meaning))
-        return self.findings.get(key) or self.findings.setdefault(key, Finding(answers, meaning))
-
-    def settle(self, line: bytes, finding: Finding) -> Finding:
+    def settle(self, kind: Undecided, line: bytes) -> Finding:
         """The finding for one line of a kind that cannot answer for all of its lines."""
-        answers, meaning = finding.answers, finding.meaning
+        finding = kind.finding
+        if kind.decisive:
+            low = plain_line(line).lower()
+            digits = repr([pattern.findall(low) for pattern in kind.decisive])
+            if not (decided := kind.decided.get(digits)):
+                decided = kind.decided[digits] = self.understand(line, finding.answers)
+                self.known_bytes += len(digits)
+            finding = decided
+        if not kind.unsure:
+            return finding
+        answers = finding.answers
         for bit, query in enumerate(self.questions):
-            if finding.unsure >> bit & 1 and query.pattern.search(line):
+            if kind.unsure >> bit & 1 and query.pattern.search(line):
                 answers |= 1 << bit
-        if finding.decisive:
-            low = COLOUR.sub(b"", line[:EXCERPT_MAX]).lower()
-            digits = [pattern.findall(low) for pattern in finding.decisive]
-            key = (finding.kind, repr(digits))
-            if not (known := self.decided.get(key)):
-                known = self.decided[key] = self.understand(line)
-                self.known_bytes += len(finding.kind)
-            meaning = known
-        return self.shared(answers, meaning)
+        return self.intern(answers, finding.level, finding.declared, finding.role, finding.shape)
 
 
 def bounded_line(line: bytes) -> bytes:
@@ -1868,87 +2246,141 @@ def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
         at = blob.find(literal, ends[i])
 
 
+@dataclass(slots=True)
+class Trace:
+    """The state of a stack trace, and its first line until the last one tells better what it is about."""
+
+    state: str = ""
+    head: tuple[Finding, bytes, int] | None = None  # with its time and place, -1 when that was in an earlier block
+
+
 class SourceTally:
     """What was counted in one source."""
 
-    def __init__(self, tally: Tally, name: str) -> None:
+    def __init__(self, tally: Tally, name: str, look: Look | None = None) -> None:
         self.tally = tally
         self.name = name
+        self.look = look
         self.hidden = sum(
             1 << bit
             for bit, glob in tally.hiding.items()
             if matches(name, [glob]) or matches(name.rpartition("/")[2], [glob])
         )
         self.lines = self.characters = 0
+        self.first = self.last = b""  # times
+        self.hours: Counter[bytes] = Counter()  # problem events
         self.found: Counter[Finding] = Counter()  # lines
         self.continued: Counter[Finding] = Counter()  # those of them that belong to the event before
         self.samples: dict[int, dict[bytes, bytes]] = {bit: {} for bit in range(tally.sampled)}
-        self.traces: dict[int, tuple[str, Finding | None]] = {}  # by stream: state and head of an open stack trace
+        self.traces: dict[int, Trace] = {}  # by stream
         self.ended = False
         self.state, self.reason = CUT
-        self.first = self.last = ""
 
-    def feed(self, block: bytes, stream: int = 1) -> None:
+    def feed(self, block: Block) -> None:
         """Count a block of whole lines of one of the source's streams."""
-        lines = block.split(b"\n")
-        kinds = block.translate(ZEROED).split(b"\n")
-        if not lines[-1]:  # what follows the last newline is no line
-            lines.pop()
-            kinds.pop()
-        self.lines += len(lines)
-        self.characters += len(block if block.isascii() else block.translate(None, CONTINUATION_BYTES))
-        counted = Counter(kinds)
-        first = dict(zip(reversed(kinds), reversed(lines), strict=True))
-        known = self.tally.recall()
-        if new := [kind for kind in counted if kind not in known]:
-            self.tally.learn(new, first)
-        findings = {known[kind] for kind in counted}
-        self._sample(first, counted, findings)
-        if self.traces.get(stream, ("",))[0] in OPEN_STATES or any(f.meaning.role not in EVENTS for f in findings):
-            self._follow(zip(lines, kinds, strict=True), stream)
+        zeroed = block.zeroed.split(b"\n")
+        zeroed.pop()
+        findings, new = self.tally.classify(zeroed, block.line)
+        self.lines += len(findings)
+        ascii_only = block.zeroed.isascii()
+        self.characters += len(block.zeroed if ascii_only else block.zeroed.translate(None, CONTINUATION_BYTES))
+        self.first = min(filter(None, (self.first, block.first)), default=b"")
+        self.last = max(self.last, block.last)
+        distinct = set(findings)
+        self._sample(block, findings, new, distinct)
+        self.found.update(findings)
+        inside = self._follow(block, findings, distinct)
+        if problems := {finding for finding in distinct if finding.shape and not finding.answers & self.hidden}:
+            places = [place for place, finding in enumerate(findings) if finding in problems and place not in inside]
+            self._note_all(block, findings, places)
+
+    def _follow(self, block: Block, findings: Sequence[Finding], distinct: Iterable[Finding]) -> Collection[int]:
+        """Count the lines that continue an event; the places of those that are none of this block's.
+
+        A line that stands for itself decides alone what a trace is for the next one, so that only the others, and
+        what follows them, are looked at.
+        """
+        trace = self.traces.setdefault(block.stream, Trace())
+        special = {finding for finding in distinct if finding.role not in EVENTS}
+        places = [place for place, finding in enumerate(findings) if finding in special] if special else []
+        inside, at = set[int](), 0
+        for place in (*places, len(findings)):
+            while at <= place:
+                if at < place and trace.state not in OPEN_STATES:
+                    at, trace.head, trace.state = place, None, step("calm", findings[place - 1].role)[0]
+                if at == len(findings):
+                    break
+                finding, before = findings[at], trace.state
+                trace.state, begins = MOVES[before, finding.role]
+                if begins:
+                    trace.head = (finding, block.time(at), at) if trace.state == "trace" and finding.shape else None
+                elif trace.head and before == "trace" and trace.state == "done" and finding.shape:
+                    # The exception at its end says what the trace is about, not its first line.
+                    head, time, head_place = trace.head
+                    self.continued[head] += 1
+                    inside.add(head_place)
+                    if head_place < 0:
+                        self._note(head, b"", time, time, -1)
+                    trace.head = None
+                else:
+                    self.continued[finding] += 1
+                    inside.add(at)
+                at += 1
+        trace.head = trace.head and (*trace.head[:2], -1)
+        return inside
+
+    def _note_all(self, block: Block, findings: Sequence[Finding], places: Sequence[int]) -> None:
+        """Note the problem events of a block; those of one hour together."""
+        if block.ordered and block.first[:13] == block.last[:13]:
+            noted = [findings[place] for place in places]
+            last = dict(zip(noted, places, strict=True))
+            first = dict(zip(reversed(noted), reversed(places), strict=True))
+            for finding, count in Counter(noted).items():
+                place = first[finding]
+                self._note(finding, block.line(place), block.time(place), block.time(last[finding]), count)
+        else:
+            for place in places:
+                time = block.time(place)
+                self._note(findings[place], block.line(place), time, time, 1)
+
+    def _note(self, finding: Finding, line: bytes, first: bytes, last: bytes, count: int) -> None:
+        """Note problem events that lie within an hour, or take one back that was another's beginning."""
+        shape = finding.shape
+        if finding.answers & self.hidden:
             return
-        # No line of a stack trace among them: every line is an event, and their order does not matter.
-        unsettled = {finding for finding in findings if finding.open}
-        for kind, count in counted.items():
-            if (finding := known[kind]) not in unsettled:
-                self.found[finding] += count
-        if unsettled:
-            settle = self.tally.settle
-            self.found.update(settle(ln, known[k]) for ln, k in zip(lines, kinds, strict=True) if known[k] in unsettled)
-        self.traces[stream] = step("calm", known[kinds[-1]].meaning.role)[0], None
+        if not (events := self.tally.problems.get(shape)):
+            events = Occurrences(self, first, line[:EXCERPT_MAX], finding.level)
+            self.tally.problems[shape] = events
+        events.sources[self.name] += count
+        if finding.level != events.level:
+            events.level = min(events.level, finding.level, key=SEVERITIES.index)
+        if not first:
+            return
+        events.first = min(events.first or first, first)
+        events.last = max(events.last, last)
+        events.days[first[:10]] += count
+        self.hours[first[:13]] += count
+        hour = self.tally.hours[first[:13]]
+        hour[shape] += count
+        if len(hour) > HOURLY_SHAPES_MAX:
+            self.tally.hours[first[:13]] = Counter(dict(hour.most_common(HOURLY_SHAPES_MAX // 2)))
+        for counter, most in ((events.days, HOURS_MAX // 24), (self.hours, HOURS_MAX), (self.tally.hours, HOURS_MAX)):
+            if len(counter) > most:  # only a file can hold so many
+                for oldest in sorted(counter)[: 1 + most // 10]:
+                    del counter[oldest]
 
-    def _follow(self, lines: Iterable[tuple[bytes, bytes]], stream: int) -> None:
-        """Count lines one by one, and which of them belong to the event before."""
-        known, settle = self.tally.known, self.tally.settle
-        state, head = self.traces.get(stream, ("", None))
-        found = []
-        for line, kind in lines:
-            finding = known[kind]
-            if finding.open:
-                finding = settle(line, finding)
-            found.append(finding)
-            before, (state, begins) = state, MOVES[state, finding.meaning.role]
-            if begins:
-                head = finding if state == "trace" else None
-            elif head and before == "trace" and state == "done" and finding.meaning.shape:
-                self.continued[head] += 1  # the exception at its end says what the trace is about, not its first line
-                head = None
-            else:
-                self.continued[finding] += 1
-        self.found.update(found)
-        self.traces[stream] = state, head
-
-    def _sample(self, first: Mapping[bytes, bytes], kinds: Iterable[bytes], findings: Iterable[Finding]) -> None:
-        """Keep the first lines for each pattern that differ in more than their numbers."""
-        everything = reduce(or_, (finding.answers | finding.unsure for finding in findings), 0)
-        wanted = {bit: kept for bit, kept in self.samples.items() if everything >> bit & 1 and len(kept) < SAMPLES}
-        for kind in kinds if wanted else ():
-            finding = self.tally.known[kind]
-            answers = self.tally.settle(first[kind], finding).answers if finding.open else finding.answers
-            if answers & self.hidden:
-                continue
-            for kept in (kept for bit, kept in wanted.items() if answers >> bit & 1 and len(kept) < SAMPLES):
-                kept.setdefault(re.sub(rb"\S*\d\S*", b"", first[kind][:400]), first[kind][: EXCERPT_MAX * 4])
+    def _sample(self, block: Block, findings: Sequence[Finding], new: Iterable[int], distinct: set[Finding]) -> None:
+        """Keep the first lines for each pattern that differ in more than their numbers: of those at the places of new
+        kinds, and the first ones that say what none of this source has said."""
+        wanted = sum(1 << bit for bit, kept in self.samples.items() if len(kept) < SAMPLES)
+        hot = {finding for finding in distinct if finding.answers & wanted and not finding.answers & self.hidden}
+        unheard = hot - self.found.keys()
+        first = dict(zip(reversed(findings), reversed(range(len(findings))), strict=True)) if unheard else {}
+        for place in sorted({*new, *(first[finding] for finding in unheard)}) if hot else ():
+            line = block.line(place)
+            for bit, kept in self.samples.items():
+                if findings[place] in hot and findings[place].answers >> bit & 1 and len(kept) < SAMPLES:
+                    kept.setdefault(re.sub(rb"\S*\d\S*", b"", line[:400]), line[: EXCERPT_MAX * 4])
 
     def end(self, state: str, reason: str) -> None:
         """Note how the reading of this source ended."""
@@ -1962,7 +2394,7 @@ class SourceTally:
             for finding, count in self.found.items()
             if finding.answers >> bit & 1
             and not finding.answers & self.hidden
-            and (not quiet or (finding.meaning.declared and finding.meaning.level == "info"))
+            and (not quiet or (finding.declared and finding.level == "info"))
         )
 
     def hides(self, bit: int) -> int:
@@ -1984,8 +2416,8 @@ class SourceTally:
             reason=self.reason,
             lines=self.lines,
             characters=self.characters,
-            first=self.first,
-            last=self.last,
+            first=self.first.decode(),
+            last=self.last.decode(),
         )
 
 
@@ -2031,9 +2463,8 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         for run in read_history(settings, f"{now:%Y-%m-%d}")
         if run.selection == settings.selection and run.lines * COMPARED_FROM >= counts["lines"]
     ]
-    problems, gone = find_problems(tally, history)
-    if not counts["lines"] or any(STATES[source.state] for source in coverage):
-        gone = ()  # what was not read is not gone
+    templates = name_problems(tally.problems, history)
+    all_read = counts["lines"] and not any(STATES[source.state] for source in coverage)  # else nothing is gone
     subsystems = enumerate(settings.subsystems, len(settings.signals))
     return Analysis(
         generated=now,
@@ -2045,9 +2476,11 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         coverage=tuple(coverage),
         facts=tuple(facts),
         levels=count_levels(sources),
-        problems=problems,
+        problems=find_problems(tally, history, templates),
         compared=tuple(run.date for run in history),
-        gone=gone,
+        gone=find_gone(tally, history, templates) if history and all_read else (),
+        hours=count_hours(sources),
+        peak=find_peak(tally, templates, facts),
         losses=find_losses(sources, settings.signals),
         ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
     )
@@ -2060,12 +2493,9 @@ def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> l
     def tick() -> None:
         show(tally.sources.values(), until - time.monotonic())
 
-    if settings.inputs:
-        collect_inputs(settings, tally, until, tick)
-        return []
-    collector = Collector(settings, tally, int(now.timestamp()) - settings.days * 86_400, until)
+    collector = Collector(settings, tally, int(now.timestamp()) - settings.days * 86_400, Turn(until, until))
     collector.find()
-    collector.read(tick)
+    read_in_turn(collector.readings, collector.turn, tick)
     return collector.facts
 
 
@@ -2096,7 +2526,7 @@ def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) 
             continue
         sources = most(tally.sources.values(), bit)
         # One from each of the worst sources first, then their next ones.
-        samples = [[(source.name, excerpt(line)) for line in source.samples[bit].values()] for source in sources]
+        samples = [[(source.name, line) for line in source.samples[bit].values()] for source in sources]
         excerpts = [sample for row in zip_longest(*samples) for sample in row if sample]
         text = sig.anomaly.format(label=sig.label, count=counts[sig.key], period=settings.period)
         names = tuple(source.name for source in sources)
@@ -2129,52 +2559,94 @@ def count_levels(sources: Iterable[SourceTally]) -> dict[str, tuple[int, int]]:
     """Events by level, worst first: (declared, guessed)."""
     levels = {name: [0, 0] for name in SEVERITIES}
     for finding, count in (row for source in sources for row in source.events()):
-        levels[finding.meaning.level][not finding.meaning.declared] += count
+        levels[finding.level][not finding.declared] += count
     return {name: (declared, guessed) for name, (declared, guessed) in levels.items()}
 
 
-def find_problems(tally: Tally, history: Sequence[Run]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-    """Events of level warning and above by template, changed ones first, then most first; and what is gone.
+def name_problems(problems: Mapping[str, Occurrences], history: Sequence[Run]) -> Mapping[str, str]:
+    """Shape, or name that an earlier run stored -> template, the same for the same problem.
 
-    Shapes are merged together with the templates of earlier runs, so that the same problem has the same template.
+    From here on they are safe to be shown, as those of earlier runs are: the most frequent PROBLEMS_MAX, the rest
+    being OTHER.
     """
-    shapes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    levels: dict[str, str] = {}
-    for source in tally.sources.values():
-        for finding, count in source.events():
-            if name := finding.meaning.shape:
-                shapes[name][source.name] += count
-                levels[name] = min(levels.get(name, "info"), finding.meaning.level, key=SEVERITIES.index)
-    earlier = {name for run in history for name in run.problems}
-    merged = merge_shapes((shapes.keys() | earlier) - {OTHER}) | {OTHER: OTHER}
+    order = sorted(problems, key=lambda shape: -problems[shape].sources.total())
+    safe = {shape: excerpt(shape, SHAPE_MAX) for shape in order[:PROBLEMS_MAX] if shape != OTHER}
+    merged = merge_shapes({*safe.values(), *(name for run in history for name in run.problems)} - {OTHER})
+    return defaultdict(lambda: OTHER, merged | {shape: merged[name] for shape, name in safe.items()})
+
+
+def find_problems(tally: Tally, history: Sequence[Run], templates: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Events of level warning and above by template, changed ones first, then most first."""
     lines = sum(source.lines for source in tally.sources.values())
-    rates: list[defaultdict[str, float]] = [defaultdict(float) for _ in history]
+    rates: list[Counter[str]] = [Counter() for _ in history]
     for run, rate in zip(history, rates, strict=True):
         for name, count in run.problems.items():
-            rate[merged[name]] += count * lines / max(run.lines, 1)
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(shapes):
-        groups[merged[name]].append(name)
-    problems = [
-        Problem(
+            rate[templates[name]] += count * lines / max(run.lines, 1)  # type: ignore[assignment]
+    groups: defaultdict[str, list[Occurrences]] = defaultdict(list)
+    for shape, occurrences in sorted(tally.problems.items()):
+        if occurrences.sources.total():  # else all were the beginnings of traces that are told by their ends
+            groups[templates[shape]].append(occurrences)
+    problems = []
+    for template, events in groups.items():
+        sources = sum((each.sources for each in events), Counter[str]())
+        days = sum((each.days for each in events), Counter[bytes]())
+        problem = Problem(
             template=template,
-            level=min((levels[name] for name in names), key=SEVERITIES.index),
-            count=sum(shapes[name].total() for name in names),
-            sources=dict(sum((shapes[name] for name in names), Counter[str]()).most_common()),
-            example=tally.examples[names[0]],
+            level=min((each.level for each in events), key=SEVERITIES.index),
+            count=sources.total(),
+            sources=dict(sources.most_common()),
+            example=events[0].line,
+            look=events[0].source.look,
+            at=events[0].time.decode(),
             earlier=max((rate[template] for rate in rates), default=0.0) if history and template != OTHER else None,
+            first=min((each.first for each in events if each.first), default=b"").decode(),
+            last=max(each.last for each in events).decode(),
+            days={day.decode(): days[day] for day in sorted(days)},
         )
-        for template, names in groups.items()
-    ]
-    last = Counter({merged[name]: count for name, count in history[-1].problems.items()}) if history else Counter[str]()
-    hidden = [question.pattern for bit, question in enumerate(tally.questions) if bit in tally.hiding]
-    gone = [
+        problems.append(problem)
+    return tuple(sorted(problems, key=lambda p: (not p.changed, SEVERITIES.index(p.level), -p.count, p.template)))
+
+
+def find_gone(tally: Tally, history: Sequence[Run], templates: Mapping[str, str]) -> tuple[str, ...]:
+    """Templates that were frequent in the last run and did not come again, though no rule hides them."""
+    last = Counter({templates[name]: count for name, count in history[-1].problems.items()})
+    here = {templates[shape] for shape, occurrences in tally.problems.items() if occurrences.sources.total()}
+    rules = [question.pattern for bit, question in enumerate(tally.questions) if bit in tally.hiding]
+    return tuple(
         name
         for name, count in last.most_common()
-        if count >= CHANGED_FROM and name not in groups and not any(rule.search(name.encode()) for rule in hidden)
-    ]
-    order = sorted(problems, key=lambda p: (not p.changed, SEVERITIES.index(p.level), -p.count, p.template))
-    return tuple(order), tuple(gone)
+        if count >= CHANGED_FROM and name not in here and not any(rule.search(name.encode()) for rule in rules)
+    )
+
+
+def count_hours(sources: Iterable[SourceTally]) -> dict[str, dict[str, int]]:
+    """Problem events by hour, oldest first, and source."""
+    hours: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for source in sources:
+        for hour, count in (+source.hours).items():
+            hours[hour.decode()][source.name] = count
+    return dict(sorted(hours.items()))
+
+
+def find_peak(tally: Tally, names: Mapping[str, str], facts: Iterable[Facts]) -> Peak | None:
+    """The hour with the most problem events, the first of several; None without any that has a time."""
+    sums = sum((source.hours for source in tally.sources.values()), Counter[bytes]())
+    hour = min(sums, key=lambda at: (-sums[at], at), default=b"")
+    if not tally.hours.get(hour):
+        return None
+    templates = Counter[str]()
+    for shape, count in tally.hours[hour].items():
+        templates[names[shape]] += count
+    ((template, main),) = templates.most_common(1)
+    sources = sorted((s for s in tally.sources.values() if s.hours[hour]), key=lambda s: -s.hours[hour])
+    return Peak(
+        hour=hour.decode(),
+        events=sums[hour],
+        template=template,
+        main=main,
+        sources=tuple(source.name for source in sources),
+        facts=tuple(words for fact in facts for words in fact.happened(hour.decode())),
+    )
 
 
 def recommend(analysis: Analysis) -> list[str]:
@@ -2197,10 +2669,22 @@ def recommend(analysis: Analysis) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- render
 
+WIDTH = 120  # characters of a line of the report
+NAME_MAX = 32  # characters of a source's name where several stand in a line
+BARS = "▁▂▃▄▅▆▇█"
+# Hours in a column and columns in a row of the picture; the first that needs no more than ROWS_MAX rows is taken.
+SCALES = ((1, 24), (6, 28), (24, 28))
+ROWS_MAX = 15
+DAYS_MAX = 31  # columns of a problem's sparkline
 
-def named(sources: Iterable[str]) -> str:
-    """The first few names as code spans."""
-    return ", ".join(code_span(excerpt(name)) for name in list(sources)[:3])
+
+def named(sources: Iterable[str], most: int = 2) -> str:
+    """The first few names as code spans, and how many others there are."""
+    names = [excerpt(name, EXCERPT_MAX) for name in sources]
+    more = f" +{len(names) - most}" if len(names) > most else ""
+    # of a long one the end: it tells files of a folder and containers of a project apart
+    ends = (name if len(name) <= NAME_MAX else f"…{name[1 - NAME_MAX :]}" for name in names[:most])
+    return ", ".join(map(code_span, ends)) + more
 
 
 def cell(text: str) -> str:
@@ -2208,144 +2692,276 @@ def cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", excerpt(text))
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = 1_000) -> list[str]:
+    """Markdown cells as a table of at most so many rows, columns of numbers to the right, and how many were left out;
+    nothing when there is no row."""
+    numbers = [all(re.fullmatch(r"[\d,.]+", text) for text in column) for column in zip(*rows, strict=True)]
+    lines = [head, ["---:" if number else "---" for number in numbers], *rows[:most]]
+    more = [f"… and {len(rows) - most:,} more"] if len(rows) > most else []
+    return ["\n".join(f"| {' | '.join(line)} |" for line in lines), *more] if rows else []
+
+
 def render_section(analysis: Analysis) -> str:
     """The report's section in Markdown, without its markers."""
     settings = analysis.settings
     note = " (input files: read whole, whatever their dates)" if settings.inputs else ""
+    metrics = {"Log Lines Analyzed": analysis.counts["lines"]}
+    metrics |= {signal.label: analysis.counts[signal.key] for signal in settings.signals}
     parts = [
         "## 🧠 AI Log Analysis Summary",
         f"**Analysis Date:** {analysis.generated:%Y-%m-%d}",
         f"**Health Score:** {analysis.verdict}",
         f"**Log Period:** Last {settings.period}{note}",
         *([f"**Alert:** not delivered: {analysis.undelivered}"] if analysis.undelivered else []),
-        "### Metrics Overview",
-        _table(
-            ("Metric", "Count"),
-            [("Log Lines Analyzed", analysis.counts["lines"])]
-            + [(signal.label, analysis.counts[signal.key]) for signal in settings.signals],
+        *_part(
+            "Metrics Overview",
+            table(("Metric", "Count"), [(cell(label), f"{count:,}") for label, count in metrics.items()]),
         ),
-        "### AI Subsystem Activity",
-        _table(("Subsystem", "Events"), analysis.subsystems.items()),
-        *_render_levels(analysis),
-        *_render_problems(analysis),
-        *_render_losses(analysis.losses),
-        *_render_ignored(analysis),
-        *_render_coverage(analysis.coverage),
-        *_render_facts(analysis.facts),
-        "### 🔍 Detected Anomalies",
-        "\n".join(_render_anomalies(analysis.anomalies)) or "No anomalies detected.",
-        "### 💡 System Intelligence",
-        "\n".join(f"- {advice}" for advice in recommend(analysis)),
+        *_part(
+            "AI Subsystem Activity",
+            table(
+                ("Subsystem", "Events"), [(cell(label), f"{count:,}") for label, count in analysis.subsystems.items()]
+            ),
+        ),
+        *_part("Declared Levels", _levels(analysis)),
+        *_part("Where the Score Went", _losses(analysis.losses)),
+        *_part("Ignored", _ignored(analysis)),
+        *_part("Coverage", _coverage(analysis.coverage)),
+        *_part("Containers", _containers(analysis.facts)),
+        *_part("When", _when(analysis)),
+        *_part("Changed Problems", _changed(analysis)),
+        *_part("Top Problems", _top(analysis)),
+        *_part("🔍 Detected Anomalies", ["\n".join(_render_anomalies(analysis.anomalies)) or "No anomalies detected."]),
+        *_part("💡 System Intelligence", ["\n".join(f"- {advice}" for advice in recommend(analysis))]),
         f"*Generated by AI Log Analyzer - {analysis.generated.isoformat(timespec='seconds')}*",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(head: tuple[str, str], rows: Iterable[tuple[str, int]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---:|"]
-    return "\n".join(lines + [f"| {cell(label)} | {count:,} |" for label, count in rows])
+def _part(title: str, content: Sequence[str]) -> list[str]:
+    """A part of the report under its heading; none without content."""
+    return [f"### {title}\n{content[0]}", *content[1:]] if content else []
 
 
-def _render_levels(analysis: Analysis) -> list[str]:
+def _levels(analysis: Analysis) -> list[str]:
     """What the lines say of themselves; a stack trace is one event."""
-    rows = [f"| {name} | {declared:,} | {guessed:,} |" for name, (declared, guessed) in analysis.levels.items()]
+    rows = [
+        (which, *(f"{pair[at]:,}" for pair in analysis.levels.values()))
+        for at, which in enumerate(("Declared", "Guessed"))
+    ]
     text = f"Problem lines: {analysis.problem_rate:,} per 10,000 (level warning and above; a stack trace counts once)."
-    return ["### Declared Levels", "\n".join(["| Level | Declared | Guessed |", "|---|---:|---:|", *rows]), text]
+    return [*table(("Level", *analysis.levels), rows), text]
 
 
-def _render_problems(analysis: Analysis) -> list[str]:
-    """The changed problems with an excerpt each, then the most frequent ones."""
-    changed, parts = analysis.changed, ["### Changed Problems"]
+def bar(count: float, top: float) -> str:
+    """A block of a height in proportion to the largest count; any count that is not 0 can be seen."""
+    return BARS[min(math.ceil(8 * count / top), 8) - 1]
+
+
+def _when(analysis: Analysis) -> list[str]:
+    """The problem events as a picture in text, and the peak in words."""
+    peak, (begin, end) = analysis.peak, analysis.window
+    if not peak:
+        return ["No problem event that has a time."]
+    hours = Counter(
+        {dt.datetime.fromisoformat(f"{hour}:00Z"): sum(row.values()) for hour, row in analysis.hours.items()}
+    )
+    begin, end = min(begin, *hours).replace(hour=0, minute=0, second=0, microsecond=0), max(end, *hours)
+    span_h = (end - begin) / dt.timedelta(hours=1)
+    step, columns = next((scale for scale in SCALES if span_h <= ROWS_MAX * scale[0] * scale[1]), SCALES[-1])
+    cells = Counter[int]()
+    for hour, count in hours.items():
+        cells[int((hour - begin) / dt.timedelta(hours=step))] += count
+    top = max(cells.values())
+    covered = analysis.covered
+    rows = []
+    for row in range(int(span_h / step / columns) + 1):
+        text, starts = "", [begin + dt.timedelta(hours=(row * columns + column) * step) for column in range(columns)]
+        for column, start in enumerate(starts):
+            count, stop = cells[row * columns + column], start + dt.timedelta(hours=step)
+            read = any(start < last and first < stop for first, last in covered)
+            text += bar(count, top) if count else " " if read else "·"
+        rows.append(f"{starts[0]:%a %d %b}  {text}  {sum(cells[row * columns + i] for i in range(columns)):,}")
+    legend = f"Problem events in UTC, a column for {step} h, █ for {top:,}, · where nothing could be read"
+    undated = sum(problem.count for problem in analysis.problems) - hours.total()
+    legend += f"; {undated:,} event(s) without a time are not drawn" if undated > 0 else ""
+    legend += f"; {len(rows) - ROWS_MAX:,} earlier rows are not shown." if len(rows) > ROWS_MAX else "."
+    hour, main = dt.datetime.fromisoformat(f"{peak.hour}:00"), f"- {peak.main:,} of them: "
+    words = [f"- Peak: {hour:%a %d %b %H}:00 with {peak.events:,} event(s) in {named(peak.sources)}"]
+    words += [main + _span(peak.template, len(main))]
+    words += [f"- In that hour: {cell(shorten('; '.join(peak.facts), WIDTH - 20))}"] if peak.facts else []
+    clock = [f"{'':12}00    06    12    18"] if step == 1 else []
+    return ["\n".join([legend, "```text", *clock, *rows[-ROWS_MAX:], "```", *words])]
+
+
+def _changed(analysis: Analysis) -> list[str]:
+    """The changed problems with an excerpt each, and what is gone."""
+    changed, parts = analysis.changed, []
     if changed is None:
         parts.append("no history yet: the next run compares with this one.")
     elif not changed:
         parts.append(f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}.")
     rows = []
-    for problem in (changed or ())[:TABLE_MAX]:
+    for problem in (changed or ())[:PROBLEMS_SHOWN]:
         before = f"{problem.earlier:,.0f} at most before" if problem.earlier else "never before"
-        rows.append(f"- 🆕 **{problem.count:,} × {problem.level}** ({before}) in {named(problem.sources)}")
-        rows.append(f"  - {code_span(problem.template, table=False)}\n  - {code_span(problem.example, table=False)}")
-    rows += [f"- … and {len(changed) - TABLE_MAX} more"] if changed and len(changed) > TABLE_MAX else []
+        rows += _problem_rows(analysis, problem, f"🆕 **{problem.count:,} × {problem.level}** ({before})")
+        rows += _command_row(problem) or [f"  - {_span(excerpt(problem.example), 4)}"]
+    rows += [f"- … and {len(changed) - PROBLEMS_SHOWN:,} more"] if changed and len(changed) > PROBLEMS_SHOWN else []
     parts += ["\n".join(rows)] if rows else []
     if analysis.gone:
-        example = code_span(analysis.gone[0], table=False)
-        parts.append(f"Gone since {analysis.compared[-1]}: {len(analysis.gone)}, such as {example}.")
-    table = [
-        f"| {p.count:,} | {p.level} | {code_span(p.template)} | {named(p.sources)} |"
-        for p in analysis.problems
-        if not p.changed
-    ]
-    head = ["| Count | Level | Problem | Where |", "|---:|---|---|---|"]
-    return parts + (["### Top Problems", *_shortened(head, table)] if table else [])
+        parts.append(
+            f"Gone since {analysis.compared[-1]}: {len(analysis.gone)}, such as {_span(analysis.gone[0], 50)}."
+        )
+    return parts
 
 
-def _render_losses(losses: Sequence[Loss]) -> list[str]:
+def _top(analysis: Analysis) -> list[str]:
+    """The most severe and most frequent ones of the other problems."""
+    others = [problem for problem in analysis.problems if not problem.changed]
+    rows = []
+    for problem in others[:PROBLEMS_SHOWN]:
+        rows += _problem_rows(analysis, problem, f"**{problem.count:,} × {problem.level}**")
+        rows += _command_row(problem)
+    rows += [f"- … and {len(others) - PROBLEMS_SHOWN:,} more"] if len(others) > PROBLEMS_SHOWN else []
+    lumped = sum(problem.count for problem in others if problem.template == OTHER)
+    note = [f"{lumped:,} events of problems beyond the most frequent ones are counted as {OTHER}."] if lumped else []
+    return ["\n".join(rows), *note] if rows else []
+
+
+def _problem_rows(analysis: Analysis, problem: Problem, head: str) -> list[str]:
+    """What a problem is and when it was."""
+    head = f"- {head} in {named(problem.sources)}: "
+    times = _times(analysis, problem) if problem.first else ""
+    used = len(head) + len(times) + 3
+    if times and used + 2 + min(len(problem.template), TEMPLATE_MIN) <= WIDTH:
+        return [f"{head}{_span(problem.template, used)} · {times}"]
+    return [head + _span(problem.template, len(head)), *([f"  - {times}"] if times else [])]
+
+
+def _command_row(problem: Problem) -> list[str]:
+    command = command_for(problem)
+    return [f"  - {code_span(command, table=False)}"] if command else []
+
+
+def _span(text: str, used: int) -> str:
+    """Text as a code span that fits into a line of which so many characters are used."""
+    return code_span(shorten(text, max(WIDTH - used - 2, 20)), table=False)
+
+
+def _times(analysis: Analysis, problem: Problem) -> str:
+    """From when to when a problem's events were, and how many on each day."""
+    begin, end = (moment.date() for moment in analysis.window)
+    begin = max(min(begin, dt.date.fromisoformat(problem.first[:10])), end - dt.timedelta(days=DAYS_MAX - 1))
+    days = [problem.days.get(f"{begin + dt.timedelta(days=n)}", 0) for n in range((end - begin).days + 1)]
+    drawn = "".join(bar(count, max(days)) if count else "_" for count in days)
+    return f"{said_span(problem.first, problem.last)}{', ongoing' if analysis.ongoing(problem) else ''} · `{drawn}`"
+
+
+LITERAL = re.compile(rf"<\*>|{re.escape(REDACTED)}|…|\ufffd")  # what stands between parts that are literal
+
+
+def command_for(problem: Problem) -> str:
+    """The shell command that shows a problem's example in its surroundings; empty when none is short and safe.
+
+    It looks for the longest literal part of the template, else of the excerpt: what neither redaction nor cleaning
+    has touched.
+    """
+    if not problem.look or problem.template == OTHER:
+        return ""
+    line, safe = problem.example.decode(errors="replace"), excerpt(problem.example, EXCERPT_MAX)
+    texts = [part for text in (problem.template, safe) for part in sorted(LITERAL.split(text), key=len, reverse=True)]
+    texts += sorted(safe.split(), key=len, reverse=True)
+    literal = next((text for text in map(str.strip, texts) if len(text) > 2 and text in line and text in safe), "")
+    moment = parse_time(problem.at or "2000-01-01")  # only a file has none, and needs none
+    command = f"{problem.look(moment - LOOK_AROUND, moment + 2 * LOOK_AROUND)} | grep -C3 -F -e "  # whole minutes
+    most = max(WIDTH - 9, min(len(command) + COMMAND_LITERAL, COMMAND_MAX - 3))
+    while literal and len(command + shlex.quote(literal)) > most:
+        literal = literal[:-1].rstrip()
+    command += f"{shlex.quote(literal)} -a"  # whatever bytes stand beside it
+    return command if len(literal) > 2 and excerpt(command, COMMAND_MAX) == command else ""
+
+
+def look_at_docker(host: Host, kind: Sequence[str], name: str, since: dt.datetime, until: dt.datetime) -> str:
+    """For a container or a service, of which the CLI takes no end."""
+    period = ["--since", f"{since:%Y-%m-%dT%H:%MZ}"]
+    period += [] if "service" in kind else ["--until", f"{until:%Y-%m-%dT%H:%MZ}"]
+    return shlex.join([Path(host.argv[0]).name, *host.argv[1:], *kind, *period, name]) + " 2>&1"
+
+
+def look_at_journal(match: Sequence[str], since: dt.datetime, until: dt.datetime) -> str:
+    """For a match of the journal."""
+    period = [f"--since={since:%Y-%m-%d %H:%M:%S} UTC", f"--until={until:%Y-%m-%d %H:%M:%S} UTC"]
+    return shlex.join(["journalctl", "-o", "cat", *period, *match])
+
+
+def look_at_file(name: str, *_: dt.datetime) -> str:
+    """For a file, plain or gzip."""
+    return shlex.join(["zcat", "-f", "--", name])
+
+
+def said_span(first_time: str, last_time: str) -> str:
+    """Two times in words."""
+    first, last = (f"{parse_time(time):%a %d %b %H:%M}" for time in (first_time, last_time))
+    return first if first == last else f"{first} → {last}"
+
+
+def _losses(losses: Sequence[Loss]) -> list[str]:
     """Where the documented score lost its points."""
-    rows = [
-        f"| {cell(loss.signal.label)} | {loss.points:,.1f} | {named(loss.sources)} | {loss.quiet:,} |"
-        for loss in losses
-    ]
-    head = ["| Signal | Points Lost | Mostly From | Lines That Declare INFO or DEBUG |", "|---|---:|---|---:|"]
-    return ["### Where the Score Went", *_shortened(head, rows)] if rows else []
+    rows = [(cell(loss.signal.label), f"{loss.points:,.1f}", named(loss.sources), f"{loss.quiet:,}") for loss in losses]
+    return table(("Signal", "Points Lost", "Mostly From", "Lines That Declare INFO or DEBUG"), rows, TABLE_MAX)
 
 
-def _render_ignored(analysis: Analysis) -> list[str]:
+def _ignored(analysis: Analysis) -> list[str]:
     """What each rule hid, and the rules that hide nothing any more."""
     rows = []
     for rule in analysis.settings.ignore:
         hidden = analysis.ignored.get(rule)
-        state = (
-            f"expired on {rule.until}, hides nothing"
-            if hidden is None
-            else f"{hidden:,} lines hidden"
-            if hidden
-            else "matched nothing"
-        )
+        state = f"{hidden:,} lines hidden" if hidden else "matched nothing"
+        state = f"expired on {rule.until}, hides nothing" if hidden is None else state
         rows.append(f"- {code_span(excerpt(rule.pattern), table=False)} ({cell(rule.reason)}): {state}")
-    return ["### Ignored", "\n".join(rows)] if rows else []
+    return ["\n".join(rows)] if rows else []
 
 
-def _render_coverage(coverage: Sequence[Coverage]) -> list[str]:
+def _coverage(coverage: Sequence[Coverage]) -> list[str]:
     """The sources that were not read whole, worst first, and how many were."""
-    odd = [source for source in coverage if source.state != "whole"]
     states = Counter(source.state for source in coverage)
-    whole, empty = states["whole"] + states["empty"], f", {states['empty']} without a line" if states["empty"] else ""
-    parts = ["### Coverage", f"{whole} of {len(coverage)} sources read whole{empty}."]
-    rows = [
-        f"| {cell(source.name)} | {source.state} | {source.lines:,} | {source.first[:16] or '–'} "
-        f"| {source.last[:16] or '–'} | {cell(source.reason)} |"
-        for source in odd
-    ]
-    return parts + _shortened(["| Source | State | Lines | From | To | Why |", "|---|---|---:|---|---|---|"], rows)
+    empty = f", {states['empty']} without a line" if states["empty"] else ""
+    timeless = [source.name for source in coverage if source.lines and not source.first]
+    without = f" Without times: {named(timeless)}." if timeless else ""
+    odd, rows = [source for source in coverage if source.state != "whole"], []
+    for source in odd[:TABLE_MAX]:
+        period = f", {said_span(source.first, source.last)}" if source.first else ""
+        head = f"- {named([source.name])}: **{source.state}**, {source.lines:,} lines{period}"
+        fits = len(head) + len(source.reason) < WIDTH - 6
+        why = f"{' – ' if fits else chr(10) + '  - '}{cell(shorten(source.reason, WIDTH - 8))}" if source.reason else ""
+        rows.append(head + why)
+    rows += [f"- … and {len(odd) - TABLE_MAX:,} more"] if len(odd) > TABLE_MAX else []
+    whole = f"{states['whole'] + states['empty']} of {len(coverage)} sources read whole{empty}.{without}"
+    return ["\n".join([whole, *rows])]
 
 
-def _render_facts(facts: Sequence[Facts]) -> list[str]:
+def _containers(facts: Sequence[Facts]) -> list[str]:
     """The containers worth a look, from what the engine says of them."""
-    if not facts:
-        return []
     odd = [fact for fact in facts if fact.finding]
-    parts = ["### Containers", f"{len(facts) - len(odd)} of {len(facts)} containers show nothing unusual."]
-    rows = [f"| {cell(fact.name)} | {fact.status} | {cell(fact.finding)} |" for fact in odd]
-    return parts + _shortened(["| Container | State | Finding |", "|---|---|---|"], rows)
+    rows = [f"- {named([fact.name])}: **{fact.status}**, {cell(fact.finding)}" for fact in odd[:TABLE_MAX]]
+    rows += [f"- … and {len(odd) - TABLE_MAX:,} more"] if len(odd) > TABLE_MAX else []
+    usual = f"{len(facts) - len(odd)} of {len(facts)} containers show nothing unusual."
+    return ["\n".join([usual, *rows])] if facts else []
 
 
-def _shortened(head: list[str], rows: list[str]) -> list[str]:
-    """A table of at most TABLE_MAX rows, and how many were left out."""
-    more = [f"… and {len(rows) - TABLE_MAX} more"] if len(rows) > TABLE_MAX else []
-    return ["\n".join(head + rows[:TABLE_MAX]), *more] if rows else []
-
-
-def _render_anomalies(anomalies: Iterable[Anomaly]) -> Iterator[str]:
-    for anomaly in anomalies:
+def _render_anomalies(anomalies: Sequence[Anomaly]) -> Iterator[str]:
+    """Each with excerpts; where there are many, only the heaviest with more than one."""
+    for place, anomaly in enumerate(anomalies):
         yield f"- {anomaly.text}"
-        for name, text in anomaly.excerpts:
-            yield f"  - {code_span(excerpt(name), table=False)}: {code_span(text, table=False)}"
+        for name, line in anomaly.excerpts[: SAMPLES if not place or len(anomalies) < 4 else 1]:
+            head = f"  - {named([name])}: "
+            yield head + _span(excerpt(line), len(head))
 
 
 def render_json(analysis: Analysis) -> str:
     """The same for machines; the memory for later comparisons."""
     document = {
-        "schema": 1,
+        "schema": 2,
         "date": f"{analysis.generated:%Y-%m-%d}",
         "generated": analysis.generated.isoformat(timespec="seconds"),
         "days": analysis.settings.days,
@@ -2357,7 +2973,9 @@ def render_json(analysis: Analysis) -> str:
         "subsystems": dict(analysis.subsystems),
         "levels": {name: {"declared": d, "guessed": g} for name, (d, g) in analysis.levels.items()},
         "problem_lines_per_10000": analysis.problem_rate,
-        "problems": [_problem(problem) for problem in sorted(analysis.problems, key=lambda p: -p.count)[:PROBLEMS_MAX]],
+        "hours": {hour: _by_name(row) for hour, row in analysis.hours.items()},
+        "peak": _peak(analysis.peak) if analysis.peak else None,
+        "problems": [_problem(problem) for problem in sorted(analysis.problems, key=lambda p: -p.count)],
         "changed_problems": None if analysis.changed is None else [_problem(problem) for problem in analysis.changed],
         "gone_problems": list(analysis.gone),
         "losses": [
@@ -2373,13 +2991,13 @@ def render_json(analysis: Analysis) -> str:
                 "signal": anomaly.signal.key,
                 "count": anomaly.count,
                 "text": anomaly.text,
-                "excerpts": [{"source": excerpt(name), "text": text} for name, text in anomaly.excerpts],
+                "excerpts": [{"source": excerpt(name), "text": excerpt(line)} for name, line in anomaly.excerpts],
             }
             for anomaly in analysis.anomalies
         ],
         "containers": [
-            {key: getattr(fact, key) for key in ("name", "status", "exit_code", "oom_killed", "restarts", "health")}
-            | {"finished": fact.finished if fact.finished > "0002" else None}
+            {key: getattr(fact, key) for key in ("status", "exit_code", "oom_killed", "restarts", "health")}
+            | {"name": excerpt(fact.name), "finished": fact.finished if fact.finished > "0002" else None}
             for fact in analysis.facts
         ],
         "coverage": [asdict(source) | {"name": excerpt(source.name)} for source in analysis.coverage],
@@ -2387,9 +3005,21 @@ def render_json(analysis: Analysis) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
+def _by_name(counts: Mapping[str, int]) -> dict[str, int]:
+    names = Counter[str]()
+    for name, count in counts.items():
+        names[excerpt(name)] += count
+    return dict(names)
+
+
+def _peak(peak: Peak) -> dict[str, Any]:
+    return asdict(peak) | {"sources": [*map(excerpt, peak.sources)], "facts": [*map(excerpt, peak.facts)]}
+
+
 def _problem(problem: Problem) -> dict[str, Any]:
-    sources = {excerpt(name): count for name, count in problem.sources.items()}
-    return {key: getattr(problem, key) for key in ("template", "level", "count", "example")} | {"sources": sources}
+    document = {key: getattr(problem, key) for key in ("template", "level", "count", "first", "last", "days")}
+    document |= {"command": command_for(problem)} if problem.changed else {}
+    return document | {"example": excerpt(problem.example), "sources": _by_name(problem.sources)}
 
 
 def render_prometheus(analysis: Analysis) -> str:
@@ -2524,7 +3154,7 @@ def render_history(runs: Sequence[Run]) -> str:
         changed = "–" if run.changed is None else run.changed
         partial = " (partial)" if run.partial else ""
         rows.append(f"{run.date}  {run.score:5.1f}  {run.rate:>10,.1f}  {changed:>7}  {rating(run.score)}{partial}")
-    bars = "".join("▁▂▃▄▅▆▇█"[min(int(run.score / 12.5), 7)] for run in runs)
+    bars = "".join(BARS[min(int(run.score / 12.5), 7)] for run in runs)
     return "\n".join([*rows, "", f"Score  {bars}"]) if runs else "no runs yet"
 
 
@@ -2555,7 +3185,9 @@ def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
     lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}", *extra]
     for problem in (analysis.changed or ())[:5]:
         where = ", ".join(excerpt(name) for name in list(problem.sources)[:3])
-        lines.append(f"🆕 {problem.count:,} × {problem.level} in {quoted(where)}: {quoted(problem.template)}")
+        since = f" since {parse_time(problem.first):%a %d %b %H:%M}" if problem.first else ""
+        since += ", ongoing" if analysis.ongoing(problem) else ""
+        lines.append(f"🆕 {problem.count:,} × {problem.level}{since} in {quoted(where)}: {quoted(problem.template)}")
     lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
     return "\n".join(lines)
 
@@ -2929,8 +3561,8 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     """Flag over environment over file over default."""
     root = find_root(args.root, environ)
     dotenv = read_dotenv(root / ".env")
-    KNOWN_SECRETS.update(environment_secrets(dotenv))
     environ = {**dotenv, **environ}
+    KNOWN_SECRETS.update(environment_secrets(environ))
     config = read_config(args.config, root)
     for key in config:
         known_key(key, CONFIG_PARTS + WEEKLY_PARTS)

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+import ai_log_analyzer as ala
+
 REPO = Path(__file__).resolve().parents[1]
 IMAGE = "qt-test-busybox"
 
@@ -52,6 +54,18 @@ def slow_counts(*streams: bytes, patterns: dict[str, str] | None = None) -> dict
         for name, pattern in (patterns or DOCUMENTED).items()
     }
     return counts | {"lines": len(lines)}
+
+
+def feed(source: ala.SourceTally, *chunks: bytes, stream: int = 1) -> ala.Verdict:
+    """Count bytes that come in these chunks as a file's do; what becomes of the source."""
+    lines = ala.FileLines()
+    lines.head = None  # whatever the bytes, they are no gzip
+    for chunk in chunks:
+        for block in lines.feed(stream, chunk):
+            source.feed(block)
+    for block in lines.close(0):
+        source.feed(block)
+    return lines.verdict()
 
 
 def analyzer(*arguments: str | Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
@@ -221,5 +235,23 @@ def shared_engine() -> Engine:
 def engine(shared_engine: Engine) -> Iterator[Engine]:
     """The shared engine with a prefix for this test's containers, which are removed after it."""
     mine = Engine(shared_engine.host)
+    yield mine
+    mine.clean()
+
+
+@pytest.fixture(scope="session")
+def second_engine() -> Iterator[Engine]:
+    """An engine beside the shared one, which a test may stop if it lets it go on again."""
+    folder = Path(tempfile.mkdtemp(prefix="qt-"))
+    with started_engine(folder) as engine:
+        yield engine
+    subprocess.run(["umount", f"{folder}/exec/netns/default"], capture_output=True, check=False)  # --network host's
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own(second_engine: Engine) -> Iterator[Engine]:
+    """The second engine with a prefix for this test's containers, which are removed after it."""
+    mine = Engine(second_engine.host, process=second_engine.process)
     yield mine
     mine.clean()

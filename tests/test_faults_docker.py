@@ -57,7 +57,7 @@ class Run:
     def wait_until_reading(self, key: str) -> None:
         """Until `docker logs` of a container has run for a while."""
         for _ in range(200):
-            if any(argv[-1:] == [key] and "-t" not in argv and "logs" in argv for argv in self.processes().values()):
+            if any(argv[-1:] == [key] and {"logs", "--since"} <= {*argv} for argv in self.processes().values()):
                 break
             time.sleep(0.05)
         else:
@@ -129,24 +129,6 @@ def full_id(engine: Engine, name: str) -> str:
 def root(tmp_path: Path) -> Path:
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
-
-
-@pytest.fixture(scope="module")
-def second_engine() -> Iterator[Engine]:
-    """An engine of this file's own, which a test may stop if it lets it go on again."""
-    folder = Path(tempfile.mkdtemp(prefix="qt-"))
-    with started_engine(folder) as engine:
-        yield engine
-    subprocess.run(["umount", f"{folder}/exec/netns/default"], capture_output=True, check=False)  # --network host's
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def own(second_engine: Engine) -> Iterator[Engine]:
-    """The second engine with a prefix for this test's containers, which are removed after it."""
-    mine = Engine(second_engine.host, process=second_engine.process)
-    yield mine
-    mine.clean()
 
 
 # ---- the engine cannot be reached
@@ -351,9 +333,7 @@ def test_a_child_that_holds_the_pipe_is_not_waited_for(
 ) -> None:
     name = engine.run("echo error one; echo two")
     docker = real_docker()
-    holder = (
-        f'case "$*" in *--since*) case "$*" in *-t*) ;; *) sleep 300 & {ending.format(docker=docker)};; esac;; esac'
-    )
+    holder = f'case "$*" in *--since*) sleep 300 & {ending.format(docker=docker)};; esac'
     path = script(tmp_path / "bin", f'{holder}\nexec {docker} "$@"')
     result = read(engine, root, timeout_s=timeout_s, PATH=path)
     assert result.read == {name: (state, 2)}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Engine, Result, analyzer, missing, started_engine
+from conftest import REPO, Engine, Result, analyzer, lines_of, missing, started_engine
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 JOURNALCTL = shutil.which("journalctl")
@@ -407,3 +407,10 @@ def test_a_container_with_the_journald_driver_is_read_once(host: Host, tmp_path:
         assert result.read == {"docker.service": ("whole", 1), **container}
         assert result.document["partial"] is False
         assert result.counted("lines", "errors", "critical") == ((53, 2, 1) if with_container else (1, 1, 0))
+        if with_container:  # the same times from the engine as from the journal, which has no nanoseconds
+            stamps = [line[:26].decode() for stream in host.engine.logs(name, "-t") for line in lines_of(stream)]
+            row = result.rows[name]
+            assert (row["first"][:26], row["last"][:26]) == (min(stamps), max(stamps))
+            assert {hour: rows[name] for hour, rows in result.document["hours"].items() if name in rows} == {
+                min(stamps)[:13]: 2
+            }

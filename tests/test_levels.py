@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_log_analyzer import NUMBERS, declared_level, level, merge_shapes, role, shape, step
+from ai_log_analyzer import NUMBERS, declared_level, level, merge_shapes, parse_line, shape, step
 
 # Format, level, line as real software writes them; most messages speak of something else than their level.
 FORMATS = [
@@ -87,7 +87,7 @@ def events(lines: list[str]) -> list[str]:
     """Lines of a stream -> first line of each event."""
     heads, state = [], ""
     for line in lines:
-        state, begins = step(state, role(line))
+        state, begins = step(state, parse_line(line).role)
         heads += [line] if begins else []
     return heads
 
@@ -196,5 +196,5 @@ def test_merging_does_not_depend_on_order_and_is_fast() -> None:
 def test_a_hostile_line_is_not_slow(head: str, part: str) -> None:
     line = head + part * (200_000 // len(part))
     started = time.perf_counter()
-    level(line), shape(line), role(line)
+    parse_line(line), shape(line)
     assert time.perf_counter() - started < 0.05

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO, analyzer, lines_of
+from conftest import REPO, analyzer, feed, lines_of
 
 import ai_log_analyzer as ala
 
@@ -68,10 +68,10 @@ def test_a_bare_python_trace_is_told_by_its_exception(tmp_path: Path) -> None:
 def test_a_trace_in_one_stream_is_not_broken_by_the_other() -> None:
     tally = ala.Tally([], 0)
     source = tally.source("app")
-    source.feed("\n".join(PYTHON[:10]).encode() + b"\n", 2)
-    source.feed(b"2026-11-20 10:00:01,000 INFO going on\n", 1)
-    source.feed("\n".join(PYTHON[10:]).encode() + b"\n", 2)
-    events = {finding.meaning.level: count for finding, count in source.events()}
+    feed(source, "\n".join(PYTHON[:10]).encode(), stream=2)
+    feed(source, b"2026-11-20 10:00:01,000 INFO going on\n")
+    feed(source, "\n".join(PYTHON[10:]).encode(), stream=2)
+    events = {finding.level: count for finding, count in source.events()}
     assert events == {"error": 1, "info": 1}
 
 
@@ -79,10 +79,10 @@ def test_a_trace_in_one_stream_is_not_broken_by_the_other() -> None:
 def test_levels_asked_once_a_kind_are_those_asked_of_every_line(sample: Path) -> None:
     data = sample.read_bytes()
     tally = ala.Tally([], 0)
-    tally.source("x").feed(data)
+    feed(tally.source("x"), data)
     asked_by_kind = dict.fromkeys(ala.SEVERITIES, 0)
     for finding, count in tally.source("x").found.items():
-        asked_by_kind[finding.meaning.level] += count
+        asked_by_kind[finding.level] += count
     asked_of_all = dict.fromkeys(ala.SEVERITIES, 0)
     for line in lines_of(data):
         asked_of_all[ala.level(line)] += 1
@@ -101,10 +101,10 @@ def test_digits_that_decide_are_asked_of_every_line() -> None:
         "batch done, errors: 4",
     ]
     tally = ala.Tally([], 0)
-    tally.source("x").feed("\n".join(lines).encode())
+    feed(tally.source("x"), "\n".join(lines).encode())
     levels: dict[str, int] = {}
     for finding, count in tally.source("x").events():
-        levels[finding.meaning.level] = levels.get(finding.meaning.level, 0) + count
+        levels[finding.level] = levels.get(finding.level, 0) + count
     assert levels == {"info": 6, "error": 5}
 
 
@@ -249,8 +249,8 @@ def test_memory_of_shapes_is_bounded_and_many_names_do_not_hide_what_is_new(monk
     lines = [f"ERROR login failed for user {name}" for name in names] + ["ERROR ledger does not balance"] * 3
     lines += [f"ERROR {name} {name} {name} broke" for name in names]
     tally = ala.Tally([], 0)
-    tally.source("x").feed("\n".join(lines).encode())
-    shapes = {finding.meaning.shape: count for finding, count in tally.source("x").events()}
+    feed(tally.source("x"), "\n".join(lines).encode())
+    shapes = {finding.shape: count for finding, count in tally.source("x").events()}
     assert shapes["login failed for <*>"] == 3
     assert shapes["ledger does not <*>"] == 3
     assert len(shapes) == 11  # five, as many by their first words, and the rest
