@@ -21,9 +21,9 @@ COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def shown(marker: str) -> str:
-    match = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    match = re.search(rf"<!-- {marker} -->\n(```+)\w*\n(.*?)\1\n", README, re.DOTALL)
     assert match, f"no block {marker}"
-    return match[1]
+    return match[2]
 
 
 def without_time(text: str) -> list[str]:
