@@ -461,11 +461,14 @@ def test_a_log_that_ends_for_the_engine_at_damage_inside_is_told(
     name = own.run(f'for i in $(seq 100); do echo "{words}"; usleep 2000; done')
     records = stored(own, name).read_bytes().splitlines(keepends=True)
     overwrite(stored(own, name), len(b"".join(records[:40])), len(b"".join(records[40:60])), filler)
+    # Nothing comes behind the damage, unless the engine's buffer happens to end inside of it.
+    left = own.logs(name)[0].count(b"\n")
+    assert 40 <= left < 80
     result = read(own, root)
-    assert result.read == {name: ("damaged", 40)}
+    assert result.read == {name: ("damaged", left)}
     assert "damaged" in result.rows[name]["reason"]
     assert result.document["partial"] is True
-    assert (result.metrics["lines"], result.metrics["errors"]) == (40, 40)
+    assert (result.metrics["lines"], result.metrics["errors"]) == (left, left)
 
 
 @pytest.mark.docker
