@@ -111,7 +111,7 @@ RATINGS = (
     (50, "⚠️ Moderate Issues"),
     (0, "❌ Critical"),
 )
-# What the Docker CLI says when it fails, in plain words with the next step.
+# What docker and journalctl say when they fail, in plain words with the next step.
 FAILURES = (
     ("insufficient permissions", "no permission for the journal; run as root or as a member of systemd-journal"),
     ("not seeing messages from other users", "only a part may be read; run as root or as a member of systemd-journal"),
@@ -230,7 +230,7 @@ class Coverage:
     reason: str = ""
     lines: int = 0
     characters: int = 0
-    first: str = ""  # RFC 3339 times, where they could be had cheaply
+    first: str = ""  # times; empty when no line had one
     last: str = ""
 
 
@@ -2201,7 +2201,10 @@ class Tally:
         parsed = parse_line(line)
         shape = ""
         if parsed.level != "info":
-            shape = shape_of(parsed.message if len(line) <= EXCERPT_MAX else parse_line(bounded_line(line)).message)
+            message = parsed.message
+            if len(line) > EXCERPT_MAX:  # cut between words: half a secret is not recognised as one
+                message = parse_line(line[:EXCERPT_MAX].rpartition(b" ")[0]).message
+            shape = shape_of(message)
             if shape not in self.shapes and len(self.shapes) >= SHAPES_MAX:
                 shape = " ".join([*shape.split()[:COARSE_WORDS], WILD])  # many names must not hide what is new
             if shape not in self.shapes and len(self.shapes) >= 2 * SHAPES_MAX:
@@ -2230,11 +2233,6 @@ class Tally:
             if kind.unsure >> bit & 1 and query.pattern.search(line):
                 answers |= 1 << bit
         return self.intern(answers, finding.level, finding.declared, finding.role, finding.shape)
-
-
-def bounded_line(line: bytes) -> bytes:
-    """What of a line is looked at, cut between words: half a secret is not recognised as one."""
-    return line if len(line) <= EXCERPT_MAX else line[:EXCERPT_MAX].rpartition(b" ")[0]
 
 
 def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
@@ -2578,10 +2576,10 @@ def name_problems(problems: Mapping[str, Occurrences], history: Sequence[Run]) -
 def find_problems(tally: Tally, history: Sequence[Run], templates: Mapping[str, str]) -> tuple[Problem, ...]:
     """Events of level warning and above by template, changed ones first, then most first."""
     lines = sum(source.lines for source in tally.sources.values())
-    rates: list[Counter[str]] = [Counter() for _ in history]
+    rates: list[defaultdict[str, float]] = [defaultdict(float) for _ in history]
     for run, rate in zip(history, rates, strict=True):
         for name, count in run.problems.items():
-            rate[templates[name]] += count * lines / max(run.lines, 1)  # type: ignore[assignment]
+            rate[templates[name]] += count * lines / max(run.lines, 1)
     groups: defaultdict[str, list[Occurrences]] = defaultdict(list)
     for shape, occurrences in sorted(tally.problems.items()):
         if occurrences.sources.total():  # else all were the beginnings of traces that are told by their ends
