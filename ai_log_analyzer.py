@@ -146,6 +146,7 @@ PROBLEMS_MAX = 1_000  # problems that are reported and remembered, the most freq
 ALERT_FORMATS = ("auto", "discord", "slack", "text")
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
+HANGING = "counting took too long; make the patterns of [signals], [subsystems], [[ignore]] simpler"
 REDACTED = "[REDACTED]"
 ENGINE_IDENTIFIERS = ("dockerd", "podman", "conmon")  # what engines call themselves in the journal
 BLOCK = 1 << 20  # bytes asked for at once; also the size of the pipes
@@ -153,6 +154,7 @@ LINE_MAX = 16 << 20  # bytes of one line; what is longer is cut, and said to be
 MIN_SHARE_S, MAX_SHARE_S = 0.5, 10.0  # bounds of the time that a source is read in one go
 PROBE_S = 5.0  # for an answer that takes milliseconds where the engine is well
 STAMP_BYTES = 75  # what json-file stores with every line
+LIMIT_AGAIN_S = 5.0  # what swallows the first alarm gets another one
 EXIT_GRACE_S = 2.0  # between a child's last byte and its end
 ALERT_DEADLINE_S = 30.0
 RETRY_PAUSES_S = (1.0, 2.0, 4.0)
@@ -601,6 +603,32 @@ def outcome(reader: Reader, until: float) -> tuple[int | None, bytes, bytes]:
     finally:
         status = reader.close()
     return status, bytes(output[1]), bytes(output[2])
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, error: BaseException) -> Iterator[None]:
+    """Raise an error in the main thread, in the middle of whatever it does, and again while it goes on.
+
+    A pattern of the operator's own may backtrack for ever, and a system call may hang: no deadline that is looked at
+    between two steps ends those. Limits nest; the one that is over first comes first.
+    """
+
+    def over(*_: object) -> NoReturn:
+        raise error
+
+    began, (outer_s, again_s) = time.monotonic(), signal.getitimer(signal.ITIMER_REAL)
+    if 0 < outer_s <= seconds:
+        yield
+        return
+    earlier = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds, LIMIT_AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+        if outer_s:
+            signal.setitimer(signal.ITIMER_REAL, max(outer_s - time.monotonic() + began, 0.01), again_s)
 
 
 def plain_reason(stderr: bytes) -> str:
@@ -2433,7 +2461,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     patterns = [s.pattern for s in settings.signals] + list(settings.subsystems.values())
     hiding = {len(patterns) + i: rule.container for i, rule in enumerate(rules)}
     tally = Tally(patterns + [rule.pattern for rule in rules], len(settings.signals), hiding)
-    with interrupted_after(settings.timeout_s + HANG_GRACE_S):
+    with time_limit(settings.timeout_s + HANG_GRACE_S, AnalyzerError(HANGING)):
         facts = collect(settings, tally, now, show)
     sources = list(tally.sources.values())
     order = list(STATES)
@@ -2483,25 +2511,6 @@ def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> l
     collector.find()
     read_in_turn(collector.readings, collector.turn, tick)
     return collector.facts
-
-
-@contextlib.contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """A pattern of the operator's own may backtrack for ever, and no deadline of the reading ends that."""
-
-    def hang(*_: object) -> NoReturn:
-        raise AnalyzerError("counting took too long; make the patterns of [signals], [subsystems], [[ignore]] simpler")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # who runs this in a thread has a limit of his own
-        return
-    earlier = signal.signal(signal.SIGALRM, hang)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, earlier)
 
 
 def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) -> tuple[Anomaly, ...]:

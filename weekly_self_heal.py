@@ -67,7 +67,7 @@ MARKER = "weekly-self-heal"  # of the base report; what stands outside its marke
 STATES = {"failed": "❌", "warning": "⚠️", "ok": "✅", "skipped": "⏭️"}  # worst first
 # What becomes of a module, worst first, and the state of the phase that goes with it.
 VERDICTS = {"broken": "failed", "restored": "warning", "left alone": "warning"}
-VERDICTS |= dict.fromkeys(("deleted", "changed", "new", "intact"), "ok")
+VERDICTS |= dict.fromkeys(("deleted", "moved", "changed", "new", "intact"), "ok")
 # Folders that hold no modules of the system; virtual environments are also known by their pyvenv.cfg.
 FOREIGN = {".git", ".hg", ".svn", ".venv", "venv", "site-packages", "node_modules", ".tox", ".nox", ".eggs", ".cache"}
 FOREIGN |= {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
@@ -94,6 +94,11 @@ ROWS_MAX = 30  # rows of a table in the report
 GIT = ["env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE", "LC_ALL=C", "GIT_TERMINAL_PROMPT=0"]
 GIT += ["git", "--no-optional-locks", "--no-replace-objects", "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
 GIT += ["-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never"]
+# What git keeps in its folder while somebody is in the middle of something.
+IN_PROGRESS = {"rebase-merge": "rebase", "rebase-apply": "rebase", "MERGE_HEAD": "merge", "BISECT_LOG": "bisect"}
+IN_PROGRESS |= {"CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert"}
+EMPTY_BLOBS = {"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}
+EMPTY_BLOBS |= {"473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"}
 IMPORT = "import importlib, os, sys; os.chdir(sys.argv[1]); sys.path[:0] = sys.argv[2:0:-1]; "
 IMPORT += "importlib.import_module(sys.argv[3])"
 
@@ -244,26 +249,30 @@ class Job(Generic[T]):
 
 
 def kill_children() -> None:
-    """Kill the commands that the program's jobs have started, with their groups; those of the main thread live on."""
+    """Kill the commands that jobs have started, with their groups; those of the main thread end with its calls."""
     for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # ended in between
             for pid in children.read_text().split() if children.parent.name != str(os.getpid()) else ():
                 os.killpg(int(pid), signal.SIGKILL)
 
 
+class Overdue(BaseException):
+    """A phase goes on beyond its limit. Nothing that a phase passes over."""
+
+
 def run_phase(phase: Phase, plan: Plan) -> Outcome:
     """A phase's outcome, also when it breaks or hangs."""
     limit_s = phase.limit_s or plan.settings.timeout_s + 60
-    until = time.monotonic() + limit_s
     try:
-        if outcome := Job(partial(phase.work, plan, until)).wait(until + GRACE_S):
-            return outcome
+        with ala.time_limit(limit_s + GRACE_S, Overdue()):
+            return phase.work(plan, time.monotonic() + limit_s)
+    except Overdue:
+        reason = f"it did not end and was cut at its limit of {limit_s:g} s"
     except ala.AnalyzerError as error:
-        return Outcome(state="failed", reason=str(error))
+        reason = str(error)
     except Exception as error:  # noqa: BLE001  # one phase that breaks must not cost the others
-        return Outcome(state="failed", reason=f"it broke off: {type(error).__name__}: {ala.excerpt(str(error))}")
-    kill_children()
-    return Outcome(state="failed", reason=f"it did not end and was cut at its limit of {limit_s:g} s")
+        reason = f"it broke off: {type(error).__name__}: {ala.excerpt(str(error))}"
+    return Outcome(state="failed", reason=reason)
 
 
 # ---------------------------------------------------------------------------------------------- phase 1: agents
@@ -343,7 +352,7 @@ def check_modules(plan: Plan, until: float) -> Outcome:
     good, git = KnownGood(plan), Git(plan, until)
     git.read_heads(checkouts)
     known = bool(good.entries)
-    if not (modules or known or git.heads):
+    if not (modules or known or git.repos):
         return Outcome(state="skipped", reason="there is no Python module under root")
     healer = Healer(plan, good, git)
     healer.look(modules, until)
@@ -419,12 +428,15 @@ def digest(data: bytes) -> str:
 
 @dataclass(slots=True)
 class Git:
-    """What HEAD holds of the modules under root, in root's checkout and those inside of it."""
+    """What people want of the modules under root, in root's checkout and those inside of it: what is staged in git's
+    index, which is what HEAD holds but for what somebody has added, moved or removed since."""
 
     plan: Plan
     until: float
-    heads: dict[str, str] = field(default_factory=dict)  # the blob of each module
     repos: dict[str, str] = field(default_factory=dict)  # the checkout of each module
+    heads: dict[str, str] = field(default_factory=dict)  # its blob; none while it is only announced (`add -N`)
+    committed: dict[str, str] = field(default_factory=dict)  # its blob in HEAD
+    paused: dict[str, str] = field(default_factory=dict)  # the checkouts in which a rebase, merge, … is going on
     answered: set[str] = field(default_factory=set)  # the checkouts whose HEAD could be read
     links: set[str] = field(default_factory=set)  # the submodules
     busy: set[str] = field(default_factory=set)  # in a merge conflict, or left out by a sparse checkout
@@ -445,42 +457,65 @@ class Git:
                 self.notes.append(f"git HEAD of {folder or 'root'} cannot be read: {reason}")
 
     def take(self, folder: str, listing: bytes) -> None:
-        """Note what `git ls-tree` lists, and which of it is not to be expected on the disk as it is in HEAD."""
+        """Note what is staged in a checkout whose HEAD `git ls-tree` lists, and what of it need not be on the disk."""
         prefix = f"{folder}/" if folder else ""
         self.answered.add(folder)
-        for row in filter(None, listing.split(b"\0")):
-            about, path = row.split(b"\t", 1)
-            mode, _, blob = about.decode().split()
-            module = prefix + os.fsdecode(path)
+        tree = {prefix + path: (mode, blob) for path, (mode, _, blob) in listed(listing)}
+        self.committed |= {module: blob for module, (_, blob) in tree.items()}
+        rows = list(listed(self.ask(folder, "ls-files", "-s", "-t", "-z")[1]))
+        self.busy |= {prefix + path for path, (tag, *_) in rows if tag in {"S", "M"}}
+        index = {prefix + path: (mode, blob) for path, (_, mode, blob, _) in rows}
+        for module, (mode, blob) in (index or tree).items():
             if mode == "160000":
                 self.links.add(module)
             elif mode != "120000" and self.plan.selects(module):
-                self.heads[module], self.repos[module] = blob, folder
-        rows = self.ask(folder, "ls-files", "-t", "-z")[1].split(b"\0")
-        self.busy |= {prefix + os.fsdecode(row[2:]) for row in rows if row[:2] in {b"S ", b"M "}}
+                self.repos[module] = folder
+                if blob not in EMPTY_BLOBS or module in tree:
+                    self.heads[module] = blob
+        git_folder = Path(os.fsdecode(self.ask(folder, "rev-parse", "--absolute-git-dir")[1].rstrip(b"\n")))
+        if going_on := [what for file, what in IN_PROGRESS.items() if (git_folder / file).exists()]:
+            self.paused[folder] = f"a {going_on[0]} is in progress"
+            self.notes.append(f"{folder or 'root'}: {self.paused[folder]}, so that nothing is restored there")
+
+    def pause(self, module: str) -> str:
+        """What is going on in the checkout that a module lies in; empty when nothing is."""
+        around = [folder for folder in self.answered if module.startswith(folder and f"{folder}/")]
+        return self.paused.get(max(around, key=len, default=""), "")
+
+    def source(self, module: str) -> str:
+        """Where what is wanted of a module stands, in words."""
+        return "git HEAD" if self.heads[module] == self.committed.get(module) else "the git index"
 
     def content(self, module: str) -> bytes | None:
-        """What HEAD holds of a module, without any filter that the checkout configures."""
+        """What is wanted of a module, without any filter that the checkout configures."""
         status, out, _ = self.ask(self.repos[module], "cat-file", "blob", self.heads[module])
         return out if status == 0 and self.is_head(module, out) else None
 
     def is_head(self, module: str, data: bytes) -> bool:
-        """Whether bytes are what HEAD holds, if need be with the ends of lines that git gives them."""
+        """Whether bytes are what is wanted, if need be with the ends of lines that git gives them."""
         blob = self.heads.get(module, "")
         kind = hashlib.sha256 if len(blob) == 64 else partial(hashlib.sha1, usedforsecurity=False)
         return blob in {kind(b"blob %d\0" % len(d) + d).hexdigest() for d in (data, data.replace(b"\r\n", b"\n"))}
 
 
+def listed(out: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Path and columns of each row that git lists."""
+    for row in filter(None, out.split(b"\0")):
+        about, path = row.split(b"\t", 1)
+        yield os.fsdecode(path), about.decode().split()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Good:
-    """An entry of the manifest: how a module was when it was last seen sound, and what HEAD held then."""
+    """An entry of the manifest: how a module was when it was last seen sound, and what git wanted of it then."""
 
     sha256: str
     mode: int
     uid: int
     gid: int
     head: str = ""
-    repo: str | None = None  # the checkout that HEAD belongs to; None: not in git
+    repo: str | None = None  # the checkout that it belongs to; None: not in git
+    moved: str = ""  # where it was found again under another name
 
 
 class KnownGood:
@@ -571,7 +606,7 @@ class Healer:
     def look(self, modules: Iterable[str], until: float) -> None:
         """Judge every module that is there, and every one that should be."""
         there = dict.fromkeys(modules, self.judge)
-        absent = dict.fromkeys(sorted({*self.good.entries, *self.git.heads} - {*there}), self.judge_absent)
+        absent = dict.fromkeys(sorted({*self.good.entries, *self.git.repos} - {*there}), self.judge_absent)
         for module, judge in {**there, **absent}.items():
             try:
                 late = Finding(module, "left alone", "not looked at within the time limit")
@@ -595,7 +630,8 @@ class Healer:
         if not fault:
             return self.accept(module, data, "changed" if known else "new")
         if committed or module in self.git.busy:
-            why = "as it is committed" if committed else "in a merge that is not ended"
+            how = {"git HEAD": "committed"}.get(self.git.source(module), "staged") if committed else ""
+            why = f"as it is {how}" if committed else "in a merge that is not ended"
             return Finding(module, "left alone", f"{fault}, {why}")
         return self.heal(module, fault)
 
@@ -605,15 +641,25 @@ class Healer:
         try:
             (self.plan.root / module).lstat()
         except (FileNotFoundError, NotADirectoryError):
-            if known and self.deletion_is_committed(module, known):
-                return Finding(module, "deleted", "the deletion is committed in git")
+            if known and self.deletion_is_meant(module, known):
+                how = "staged" if module in self.git.committed else "committed"
+                return Finding(module, "deleted", f"the deletion is {how} in git")
+            if known and (name := self.moved_to(known)):
+                self.sound[module] = replace(known, moved=name)
+                return Finding(module, "moved", f"it is {name} now")
             return Finding(module, "absent") if module in self.git.busy else self.heal(module, "missing")
         return Finding(module, "changed", "it is no longer a plain file") if known else Finding(module, "absent")
 
-    def deletion_is_committed(self, module: str, known: Good) -> bool:
+    def moved_to(self, known: Good) -> str:
+        """The module that came with the content of one that went, in this run or in an earlier one."""
+        came = (m for m, good in self.sound.items() if m not in self.good.entries and good.sha256 == known.sha256)
+        name = known.moved or ("" if known.sha256 == digest(b"") else next(came, ""))
+        return name if name in self.sound else ""
+
+    def deletion_is_meant(self, module: str, known: Good) -> bool:
         """Whether git says so: the checkout it was in no longer holds it, or is itself no longer a submodule."""
         if known.repo in self.git.answered:
-            return module not in self.git.heads
+            return module not in self.git.repos
         return known.repo in self.good.submodules - self.git.links and bool(self.git.answered)
 
     def accept(self, module: str, data: bytes, verdict: str) -> Finding:
@@ -633,7 +679,7 @@ class Healer:
         known, head = self.good.entries.get(module), self.git.heads.get(module)
         sources: list[tuple[str, Callable[[], bytes | None]]] = []
         if head:
-            sources.append(("git HEAD", partial(self.git.content, module)))
+            sources.append((self.git.source(module), partial(self.git.content, module)))
         if known:
             sources.append(("the known good copy", partial(self.good.content, known.sha256)))
         if known and known.head == head:  # the working copy that was last seen sound, edits and all
@@ -645,6 +691,8 @@ class Healer:
 
     def heal(self, module: str, fault: str) -> Finding:
         """Restore a module, or say why not."""
+        if pause := self.git.pause(module):
+            return Finding(module, "left alone", f"{fault}; {pause}")
         words, data = next(self.copies(module), ("", b""))
         if not words:
             return Finding(module, "broken", f"{fault}; there is no sound copy to restore it from")
@@ -922,10 +970,13 @@ def mounted_disks() -> Iterator[Path]:
 def run_smoke_tests(plan: Plan, until: float) -> Outcome:
     """The built-in and the configured smoke tests, all at the same time."""
     jobs = []
-    for test in [*builtin_smoke(plan, until), *plan.smoke]:
-        deadline = min(until, time.monotonic() + test.timeout_s)
-        jobs.append((test, deadline, Job(partial(test.probe, deadline))))
-    results = [(test.name, smoke_result(job, deadline, test.timeout_s)) for test, deadline, job in jobs]
+    try:
+        for test in [*builtin_smoke(plan, until), *plan.smoke]:
+            deadline = min(until, time.monotonic() + test.timeout_s)
+            jobs.append((test, deadline, Job(partial(test.probe, deadline))))
+        results = [(test.name, smoke_result(job, deadline, test.timeout_s)) for test, deadline, job in jobs]
+    finally:
+        kill_children()
     rows = [(name, "failed" if reason else "ok", reason) for name, reason in results]
     bad = [name for name, reason in results if reason]
     return Outcome(
@@ -1283,7 +1334,6 @@ def told(args: argparse.Namespace, plan: Plan) -> int:
     except KeyboardInterrupt:
         raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
     finally:
-        kill_children()
         ping(plan, "/fail" if code else "")
     return code
 

@@ -165,19 +165,149 @@ def test_a_newer_commit_wins_over_an_older_known_good_copy(checkout: Path) -> No
     assert (checkout / "keep.py").read_bytes() == b"newer = 1\n"
 
 
-def test_a_committed_deletion_stays_and_an_uncommitted_one_does_not(checkout: Path) -> None:
+def test_a_deletion_that_is_staged_or_committed_stays_and_another_one_does_not(checkout: Path) -> None:
     run(checkout)
-    git(checkout, "rm", "-q", "svc/agent.py")
+    (checkout / "svc" / "agent.py").unlink()
     run(checkout)
     assert (checkout / "svc" / "agent.py").exists()
-    git(checkout, "reset", "-q")
     git(checkout, "rm", "-q", "svc/agent.py")
+    run(checkout)
+    assert not (checkout / "svc" / "agent.py").exists()
+    assert verdict(checkout, "svc/agent.py") == ("deleted", "the deletion is staged in git")
+    run(checkout)
+    assert "agent" not in report(checkout)
     git(checkout, "commit", "-qm", "gone")
     run(checkout)
     assert not (checkout / "svc" / "agent.py").exists()
-    assert verdict(checkout, "svc/agent.py")[0] == "deleted"
+
+
+def test_a_committed_deletion_is_told_once(checkout: Path) -> None:
+    run(checkout)
+    git(checkout, "rm", "-q", "svc/agent.py")
+    git(checkout, "commit", "-qm", "gone")
+    run(checkout)
+    assert verdict(checkout, "svc/agent.py") == ("deleted", "the deletion is committed in git")
     run(checkout)
     assert "agent" not in report(checkout)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_staged_rename_stays(checkout: Path, *, seen: bool) -> None:
+    if seen:
+        run(checkout)
+    git(checkout, "mv", "svc/agent.py", "svc/broker.py")
+    run(checkout)
+    run(checkout)
+    assert not (checkout / "svc" / "agent.py").exists()
+    (checkout / "svc" / "broker.py").write_bytes(b"\0")
+    run(checkout)
+    assert (checkout / "svc" / "broker.py").read_bytes() == SOURCE
+
+
+def test_a_rename_without_git_is_told_as_moved_and_a_copy_is_none(checkout: Path) -> None:
+    (checkout / "svc" / "agent.py").write_bytes(SOURCE + b"# its own\n")
+    shutil.copy(checkout / "keep.py", checkout / "copy.py")
+    run(checkout)
+    (checkout / "svc" / "agent.py").rename(checkout / "svc" / "broker.py")
+    (checkout / "keep.py").unlink()  # its copy was there before: nothing moved
+    for _ in range(2):
+        run(checkout)
+        assert verdict(checkout, "svc/agent.py") == ("moved", "it is svc/broker.py now")
+        assert not (checkout / "svc" / "agent.py").exists()
+        assert (checkout / "keep.py").read_bytes() == SOURCE
+    (checkout / "svc" / "broker.py").rename(checkout / "elsewhere.txt")
+    run(checkout)
+    assert (checkout / "svc" / "agent.py").exists()
+
+
+def test_what_is_staged_is_restored_rather_than_what_head_holds(checkout: Path) -> None:
+    staged = SOURCE + b"# staged\n"
+    (checkout / "keep.py").write_bytes(staged)
+    git(checkout, "add", "keep.py")
+    (checkout / "keep.py").write_bytes(b"\0")
+    run(checkout)
+    assert (checkout / "keep.py").read_bytes() == staged
+    assert verdict(checkout, "keep.py") == ("restored", "NUL bytes; restored from the git index")
+
+
+def test_a_file_that_is_only_announced_is_never_restored_as_empty(checkout: Path) -> None:
+    (checkout / "new.py").write_bytes(b"\0")
+    git(checkout, "add", "-N", "new.py")
+    run(checkout)
+    assert (checkout / "new.py").read_bytes() == b"\0"
+    (checkout / "new.py").write_bytes(SOURCE)
+    run(checkout)
+    (checkout / "new.py").unlink()
+    run(checkout)
+    assert (checkout / "new.py").read_bytes() == SOURCE
+
+
+def test_stash_and_branch_switch_leave_everything_as_git_left_it(checkout: Path) -> None:
+    (checkout / "keep.py").write_bytes(SOURCE + b"# edited\n")
+    (checkout / "added.py").write_bytes(SOURCE)
+    git(checkout, "add", "-A")
+    run(checkout)
+    git(checkout, "stash", "-q")
+    before = state_of(checkout)
+    run(checkout)
+    assert unchanged(before, checkout)
+    git(checkout, "checkout", "-q", "-b", "other")
+    git(checkout, "rm", "-q", "svc/agent.py")
+    commit(checkout)
+    for branch in ("-", "other"):
+        run(checkout)
+        git(checkout, "checkout", "-q", branch)
+        before = state_of(checkout)
+        run(checkout)
+        assert unchanged(before, checkout)
+
+
+def unchanged(before: dict[str, Any], root: Path) -> bool:
+    now = state_of(root)
+    modules = {name for name in {*before, *now} if not name.startswith("status/")}
+    return {name: before.get(name) for name in modules} == {name: now.get(name) for name in modules}
+
+
+@pytest.mark.parametrize("what", ["merge", "rebase", "cherry-pick", "revert", "bisect"])
+@pytest.mark.parametrize("worktree", [False, True])
+def test_nothing_is_restored_in_the_middle_of_something(checkout: Path, what: str, *, worktree: bool) -> None:
+    branch = git(checkout, "branch", "--show-current").strip()
+    if worktree:
+        git(checkout, "worktree", "add", "-q", "-b", "here", str(checkout.parent / "tree"))
+        branch, checkout = "here", checkout.parent / "tree"
+    run(checkout)
+    git(checkout, "checkout", "-q", "-b", f"other-{what}")
+    (checkout / "keep.py").write_bytes(b"theirs = 1\n")
+    commit(checkout)
+    git(checkout, "checkout", "-q", branch)
+    (checkout / "keep.py").write_bytes(b"ours = 1\n")
+    commit(checkout)
+    begin = {
+        "bisect": ("bisect", "start", "HEAD", "HEAD~1"),
+        "revert": ("revert", "--no-commit", "HEAD"),
+    }.get(what, (what, f"other-{what}"))
+    argv = ["git", "-C", str(checkout), "-c", "user.name=t", "-c", "user.email=t@example.invalid", *begin]
+    subprocess.run(argv, check=False, capture_output=True)
+    (checkout / "svc" / "agent.py").unlink()
+    run(checkout)
+    assert not (checkout / "svc" / "agent.py").exists()
+    assert verdict(checkout, "svc/agent.py") == ("left alone", f"missing; a {what} is in progress")
+    assert f"root: a {what} is in progress, so that nothing is restored there" in report(checkout)
+    git(checkout, *(("bisect", "reset") if what == "bisect" else (what, "--abort")))
+    (checkout / "svc" / "agent.py").unlink(missing_ok=True)
+    run(checkout)
+    assert (checkout / "svc" / "agent.py").read_bytes() == SOURCE
+
+
+def test_sparse_and_partial_clones_are_not_filled_up(checkout: Path, tmp_path: Path) -> None:
+    git(checkout, "config", "uploadpack.allowFilter", "true")
+    sparse = tmp_path / "sparse"
+    git(tmp_path, "clone", "-q", "--filter=blob:none", "--sparse", f"file://{checkout}", str(sparse))
+    run(sparse)
+    assert not (sparse / "svc").exists()
+    git(sparse, "rm", "-q", "keep.py")
+    run(sparse)
+    assert not (sparse / "keep.py").exists()
 
 
 @pytest.mark.parametrize("data", [b"def broken(:\n", b"\0\0"], ids=["syntax", "nul"])

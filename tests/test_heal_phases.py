@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import http.server
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -218,6 +220,83 @@ def test_a_phase_that_hangs_is_cut_with_its_children_and_the_rest_run(
     assert summary(logs)[4][0] == "ok"
     assert summary(logs)[6][0] == "ok"
     assert gone == [True]
+
+
+HANGING = ("^(a|aa)+$", "a" * 70 + "b")  # a pattern and a text on which it backtracks for ever
+
+
+def test_a_phase_that_hangs_in_a_system_call_is_cut(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    def hang(*_: object) -> wsh.Outcome:
+        with contextlib.suppress(Exception):
+            fifo.open().read()
+        raise AssertionError
+
+    monkeypatch.setattr(wsh, "GRACE_S", 0.2)
+    set_phase(monkeypatch, 4, hang, limit_s=0.5)
+    began = time.monotonic()
+    assert run(logs) == 0
+    assert time.monotonic() - began < 15
+    assert summary(logs)[4] == ("failed", "it did not end and was cut at its limit of 0.5 s")
+    assert summary(logs)[6][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '[[ignore]]\npattern = "{}"\nreason = "x"\n',
+        '[subsystems]\nmine = "{}"\n',
+        '[signals]\nmine = "{}"\n',
+    ],
+)
+def test_a_pattern_that_backtracks_for_ever_costs_phase_6_alone(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    pattern, text = HANGING
+    (logs / "ai_log_analyzer.toml").write_text(config.format(pattern))
+    file = logs / "evil.log"
+    file.write_text(text + "\n")
+    monkeypatch.setattr(ala, "HANG_GRACE_S", 0.5)
+    monkeypatch.setattr(ala.Collector, "find", ala.Collector.find_files)
+    load = ala.load_settings
+    monkeypatch.setattr(ala, "load_settings", lambda *given: dataclasses.replace(load(*given), inputs=(str(file),)))
+    began = time.monotonic()
+    assert wsh.main(["--root", str(logs), "--timeout", "1", "--only", "6"]) == 0
+    assert time.monotonic() - began < 15
+    state, reason = summary(logs)[6]
+    assert state == "failed"
+    assert "make the patterns" in reason
+
+
+def test_a_pattern_that_backtracks_for_ever_costs_phase_1_alone(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern, text = HANGING
+    (logs / "ai_log_analyzer.toml").write_text(f'[subsystems]\nmine = "{pattern}"\n')
+    (logs / f"{text}.py").write_text("x = 1\n")
+    monkeypatch.setattr(wsh, "GRACE_S", 0.2)
+    set_phase(monkeypatch, 1, wsh.validate_agents, limit_s=0.5)
+    assert run(logs, "--skip", "6") == 0
+    assert summary(logs)[1] == ("failed", "it did not end and was cut at its limit of 0.5 s")
+    assert summary(logs)[2][0] == "ok"
+
+
+def test_limits_nest_and_the_first_one_to_be_over_comes_first() -> None:
+    class Outer(BaseException):
+        pass
+
+    def inner(seconds: float) -> None:
+        with ala.time_limit(seconds, ala.AnalyzerError("inner")):
+            time.sleep(5)
+
+    before = signal.getitimer(signal.ITIMER_REAL)  # of whoever runs the tests
+    with ala.time_limit(60, Outer()), pytest.raises(ala.AnalyzerError, match="inner"):
+        inner(0.1)
+    with pytest.raises(Outer), ala.time_limit(0.3, Outer()):
+        inner(60)
+    assert signal.getitimer(signal.ITIMER_REAL) == pytest.approx(before, abs=5)
 
 
 def test_a_real_hang_cannot_keep_the_program_from_ending(logs: Path) -> None:
