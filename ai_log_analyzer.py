@@ -217,6 +217,11 @@ class Settings:
         return {name: sorted(getattr(self, name)) for name in names if getattr(self, name)}
 
     @property
+    def suffix(self) -> str:
+        """What sets a run over input files apart in the names of its file and markers."""
+        return "_input" if self.inputs else ""
+
+    @property
     def period(self) -> str:
         """The lookback in words."""
         return f"{self.days} day{'s' if self.days != 1 else ''}"
@@ -396,6 +401,7 @@ class Run:
     """An earlier run, as its JSON remembers it."""
 
     date: str
+    of_files: bool
     lines: int
     problems: Mapping[str, int]  # count by template
     score: float
@@ -494,11 +500,6 @@ class Analysis:
     def verdict(self) -> str:
         """Score and rating as they stand in report, console and alert."""
         return f"{self.score:.1f}/100 → {rating(self.score)}{' (partial)' if self.partial else ''}"
-
-    @property
-    def suffix(self) -> str:
-        """What sets a run over input files apart in the names of its file and markers."""
-        return "_input" if self.settings.inputs else ""
 
 
 # ---------------------------------------------------------------------------------------------- commands
@@ -2474,7 +2475,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     # A run over other sources, or over few lines, says nothing about this one's rates.
     history = [
         run
-        for run in read_history(settings, f"{now:%Y-%m-%d}")
+        for run in read_history(settings, [settings.suffix], f"{now:%Y-%m-%d}")
         if run.selection == settings.selection and run.lines * COMPARED_FROM >= counts["lines"]
     ]
     templates = name_problems(tally.problems, history)
@@ -3110,28 +3111,28 @@ def replace_section(report: bytes, section: str, name: str, *, first: bool = Fal
     return report + gap + new
 
 
-def read_history(settings: Settings, before: str = "9999") -> list[Run]:
-    """The earlier runs over the same kind of source, oldest first; what is not as a run writes it is no run."""
-    suffix = "_input" if settings.inputs else ""
+def read_history(settings: Settings, kinds: Sequence[str] = ("", "_input"), before: str = "9999") -> list[Run]:
+    """The earlier runs, also or only over input files, oldest first; what is not as a run writes it is no run."""
     runs = []
-    for path in sorted(settings.status.glob(f"health_????-??-??{suffix}.json")):
+    for path in sorted(path for kind in kinds for path in settings.status.glob(f"health_????-??-??{kind}.json")):
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
         ):
-            run = parse_run(path.name[7:17], json.loads(path.read_bytes()))
+            run = parse_run(path.stem.removeprefix("health_"), json.loads(path.read_bytes()))
             runs += [run] if run.date < before else []
     return runs[-HISTORY_MAX:]
 
 
-def parse_run(date: str, document: Any) -> Run:
-    """A run's JSON; ValueError and its like when a value is not of its kind."""
+def parse_run(name: str, document: Any) -> Run:
+    """A run's JSON, with the name of its file; ValueError and its like when a value is not of its kind."""
     score, rate = float(document["score"]), float(document.get("problem_lines_per_10000", 0))
     problems = {excerpt(row["template"], SHAPE_MAX): int(row["count"]) for row in document["problems"]}
     lines, changed = int(document["metrics"]["lines"]), document.get("changed_problems")
     if not (0 <= score <= 100 and 0 <= rate <= 1e4 and all(0 <= n < 2**53 for n in (lines, *problems.values()))):
         raise ValueError
     return Run(
-        date=date,
+        date=name[:10],
+        of_files=name.endswith("_input"),
         lines=lines,
         problems=problems,
         score=score,
@@ -3143,13 +3144,14 @@ def parse_run(date: str, document: Any) -> Run:
 
 
 def render_history(runs: Sequence[Run]) -> str:
-    """The earlier runs as a table, with the scores as a sparkline."""
+    """The earlier runs as a table, with the scores as a sparkline; those over input files are no part of it."""
     rows = [f"{'Date':10}  {'Score':>5}  {'per 10,000':>10}  {'Changed':>7}  Rating"]
     for run in runs:
         changed = "–" if run.changed is None else run.changed
-        partial = " (partial)" if run.partial else ""
-        rows.append(f"{run.date}  {run.score:5.1f}  {run.rate:>10,.1f}  {changed:>7}  {rating(run.score)}{partial}")
-    bars = "".join(BARS[min(int(run.score / 12.5), 7)] for run in runs)
+        marks = f"{' (partial)' if run.partial else ''}{' (input files)' if run.of_files else ''}"
+        rows.append(f"{run.date}  {run.score:5.1f}  {run.rate:>10,.1f}  {changed:>7}  {rating(run.score)}{marks}")
+    of_one_kind = [run for run in runs if not run.of_files] or runs
+    bars = "".join(BARS[min(int(run.score / 12.5), 7)] for run in of_one_kind)
     return "\n".join([*rows, "", f"Score  {bars}"]) if runs else "no runs yet"
 
 
@@ -3157,8 +3159,8 @@ def publish(analysis: Analysis) -> Path:
     """Write report and JSON; the report's path. The caller holds the lock."""
     settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
     report = settings.status / f"WEEKLY_HEALTH_REPORT_{day}.md"
-    write_section(report, render_section(analysis), f"ai-log-analyzer{analysis.suffix}")
-    write_atomic(settings.status / f"health_{day}{analysis.suffix}.json", render_json(analysis))
+    write_section(report, render_section(analysis), f"ai-log-analyzer{settings.suffix}")
+    write_atomic(settings.status / f"health_{day}{settings.suffix}.json", render_json(analysis))
     return report
 
 

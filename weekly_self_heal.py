@@ -99,6 +99,9 @@ IN_PROGRESS = {"rebase-merge": "rebase", "rebase-apply": "rebase", "MERGE_HEAD":
 IN_PROGRESS |= {"CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert"}
 EMPTY_BLOBS = {"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}
 EMPTY_BLOBS |= {"473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"}
+INVALID = "not valid Python"
+MINOR_MAX = 40  # of the versions of Python that are looked for
+COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), 'module', 'exec', dont_inherit=True)"
 IMPORT = "import importlib, os, sys; os.chdir(sys.argv[1]); sys.path[:0] = sys.argv[2:0:-1]; "
 IMPORT += "importlib.import_module(sys.argv[3])"
 
@@ -415,9 +418,23 @@ def fault_of(data: bytes) -> str:
         importlib.util.decode_source(data)
         compile(data, "module", "exec", dont_inherit=True)
     except SyntaxError as error:
-        return f"not valid Python: {ala.excerpt(error.msg)}" + (f" (line {error.lineno})" if error.lineno else "")
+        return f"{INVALID}: {ala.excerpt(error.msg)}" + (f" (line {error.lineno})" if error.lineno else "")
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-        return f"not valid Python: {type(error).__name__}"
+        return f"{INVALID}: {type(error).__name__}"
+    return ""
+
+
+def newer_python(plan: Plan, module: str, data: bytes) -> str:
+    """The first other Python on the PATH to which a module is valid: the one that it or the configuration names, or
+    one of a later version than ours."""
+    named = re.match(rb"#![ \t]*(?:\S*/env[ \t]+)?(?:\S*/)?(python[\d.]*)\s", data)
+    later = [f"python3.{minor}" for minor in range(sys.version_info.minor + 1, MINOR_MAX)]
+    for name in dict.fromkeys([plan.python, *([os.fsdecode(named[1])] if named else []), *later]):
+        python = shutil.which(name)
+        if python and python != sys.executable:
+            argv = [python, "-I", "-c", COMPILE, str(plan.root / module)]
+            if ala.run(argv, time.monotonic() + IMPORT_S)[0] == 0:
+                return ala.excerpt(name)
     return ""
 
 
@@ -629,6 +646,8 @@ class Healer:
         fault = "" if always_empty else fault_of(data)
         if not fault:
             return self.accept(module, data, "changed" if known else "new")
+        if fault.startswith(INVALID) and (python := newer_python(self.plan, module, data)):
+            return Finding(module, "left alone", f"{fault}, but valid for {python}")
         if committed or module in self.git.busy:
             how = {"git HEAD": "committed"}.get(self.git.source(module), "staged") if committed else ""
             why = f"as it is {how}" if committed else "in a merge that is not ended"

@@ -310,6 +310,34 @@ def test_sparse_and_partial_clones_are_not_filled_up(checkout: Path, tmp_path: P
     assert not (sparse / "keep.py").exists()
 
 
+@pytest.mark.parametrize("how", ["PATH", "shebang", "configuration", "none"])
+def test_a_module_for_a_later_python_is_told_and_not_replaced(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The later Python stands for any with one word more in its grammar: it leaves out `later`."""
+    name = {"shebang": "python9", "configuration": "mine"}.get(how, "python3.39")
+    (tmp_path / "bin").mkdir()
+    script = (
+        f'#!/bin/sh\nsed "s/^later //" "$4" > {tmp_path}/plain && exec {sys.executable} -I -c "$3" {tmp_path}/plain\n'
+    )
+    (tmp_path / "bin" / name).write_text(script)
+    (tmp_path / "bin" / name).chmod(0o755)
+    if how != "none":
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    if how == "configuration":
+        (checkout / "ai_log_analyzer.toml").write_text(f'[heal]\npython = "{tmp_path}/bin/mine"\n')
+    run(checkout)
+    data = (b"#!/usr/bin/env python9\n" if how == "shebang" else b"") + b"later x = 1\n"
+    (checkout / "keep.py").write_bytes(data)
+    run(checkout)
+    kept = how != "none"
+    assert verdict(checkout, "keep.py")[0] == ("left alone" if kept else "restored")
+    assert (checkout / "keep.py").read_bytes() == (data if kept else SOURCE)
+    (checkout / "keep.py").write_bytes(b"\0" + data)
+    run(checkout)
+    assert (checkout / "keep.py").read_bytes() == SOURCE
+
+
 @pytest.mark.parametrize("data", [b"def broken(:\n", b"\0\0"], ids=["syntax", "nul"])
 def test_a_module_that_was_never_good_is_reported_and_not_invented(root: Path, data: bytes) -> None:
     (root / "never.py").write_bytes(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ def test_a_bad_ignore_rule_is_one_line(rule: str, words: str, tmp_path: Path) ->
 def test_history_shows_past_runs_with_a_trend(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.mkdir()
-    for date, score in (("2026-01-05", 100.0), ("2026-01-12", 42.5)):
+    for date, score in (("2026-01-05", 100.0), ("2026-01-12", 42.5), ("2026-01-12_input", 0.0)):
         document = {
             "metrics": {"lines": 10},
             "score": score,
@@ -229,7 +230,8 @@ def test_history_shows_past_runs_with_a_trend(tmp_path: Path) -> None:
     done = analyzer("--root", tmp_path, "--history")
     assert done.returncode == 0
     assert "2026-01-05  100.0" in done.stdout
-    assert "❌ Critical (partial)" in done.stdout
+    assert "❌ Critical (partial)\n" in done.stdout
+    assert re.search(r"^2026-01-12    0\.0 .* \(input files\)$", done.stdout, re.MULTILINE)
     assert done.stdout.rstrip().endswith("█▄")
     assert analyzer("--root", tmp_path / "status", "--history").stdout == "no runs yet\n"
 

@@ -75,8 +75,8 @@ def test_nothing_in_a_log_forges_anything(tmp_path: Path, data: bytes) -> None:
     assert not set(section) & set("\r\x0b\x0c\x1b\x85\u2028\u2029\u202e\u2066")
     document = json.loads(ala.render_json(analysis))
     assert document["metrics"] | document["subsystems"] == slow_counts(data)
-    report = ala.replace_section(b"mine\n", section, analysis.suffix)
-    assert ala.replace_section(report, section, analysis.suffix) == report
+    report = ala.replace_section(b"mine\n", section, analysis.settings.suffix)
+    assert ala.replace_section(report, section, analysis.settings.suffix) == report
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
