@@ -625,6 +625,7 @@ def time_limit(seconds: float, error: BaseException) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, seconds, LIMIT_AGAIN_S)
     try:
         yield
+        signal.setitimer(signal.ITIMER_REAL, 0)  # one that comes just now still finds what follows
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, earlier)

@@ -660,7 +660,7 @@ class Healer:
         try:
             (self.plan.root / module).lstat()
         except (FileNotFoundError, NotADirectoryError):
-            if known and self.deletion_is_meant(module, known):
+            if known and not self.git.pause(module) and self.deletion_is_meant(module, known):
                 how = "staged" if module in self.git.committed else "committed"
                 return Finding(module, "deleted", f"the deletion is {how} in git")
             if known and (name := self.moved_to(known)):

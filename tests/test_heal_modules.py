@@ -288,12 +288,14 @@ def test_nothing_is_restored_in_the_middle_of_something(checkout: Path, what: st
     }.get(what, (what, f"other-{what}"))
     argv = ["git", "-C", str(checkout), "-c", "user.name=t", "-c", "user.email=t@example.invalid", *begin]
     subprocess.run(argv, check=False, capture_output=True)
-    (checkout / "svc" / "agent.py").unlink()
-    run(checkout)
-    assert not (checkout / "svc" / "agent.py").exists()
-    assert verdict(checkout, "svc/agent.py") == ("left alone", f"missing; a {what} is in progress")
+    for remove in ((checkout / "svc" / "agent.py").unlink, lambda: git(checkout, "rm", "-q", "svc/agent.py")):
+        remove()
+        run(checkout)
+        assert not (checkout / "svc" / "agent.py").exists()
+        assert verdict(checkout, "svc/agent.py") == ("left alone", f"missing; a {what} is in progress")
     assert f"root: a {what} is in progress, so that nothing is restored there" in report(checkout)
     git(checkout, *(("bisect", "reset") if what == "bisect" else (what, "--abort")))
+    git(checkout, "reset", "-q", "--", "svc")  # a bisect that ends keeps what is staged
     (checkout / "svc" / "agent.py").unlink(missing_ok=True)
     run(checkout)
     assert (checkout / "svc" / "agent.py").read_bytes() == SOURCE
