@@ -937,13 +937,15 @@ def has_corrupt_records(log: str, since: float, until: float) -> bool:
             if path.suffix == ".gz" or path.stat().st_mtime < since:
                 continue
             with path.open("rb") as file:
-                while time.monotonic() < until and (records := file.read(BLOCK) + file.readline(LINE_MAX)):
-                    records = records[: records.rfind(b"\n") + 1]  # the last one may just be written
+                while time.monotonic() < until and (data := file.read(BLOCK) + file.readline(LINE_MAX)):
+                    records = data[: data.rfind(b"\n") + 1]
                     meet = records.count(b'"}\n{"log":') == records.count(b"\n") - 1
                     if records and not (meet and records.startswith(b'{"log":') and records.endswith(b'"}\n')):
                         return True
-                    if b"\0" in records or (not records.isascii() and not records.decode()):
+                    if b"\0" in data or (not records.isascii() and not records.decode()):
                         return True  # the engine writes nothing but UTF-8
+                    if records != data:
+                        break  # the last one may just be written
         except UnicodeDecodeError:
             return True
         except OSError:
@@ -3690,8 +3692,9 @@ def guarded(prog: str, work: Callable[[], int]) -> int:
             stream.reconfigure(errors="replace")
     # A batch job does not interrupt who writes to it: the engine and the CLI, which inherits this, take a third less
     # time for the same log, and nobody else on the host is held up.
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(OSError):  # a sandbox may refuse it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
         with terminable():
             return work()

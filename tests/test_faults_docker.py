@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 from conftest import IMAGE, REPO, Engine, Result, missing, started_engine
 
+import ai_log_analyzer as ala
+
 LOCK = ".ai_log_analyzer.lock"
 BIG = 600_000  # lines of a log that takes seconds to read
 ROTATED = ("--log-opt", "max-size=1m", "--log-opt", "max-file=3")
@@ -713,3 +715,23 @@ def test_services_of_an_engine_that_is_no_manager_are_told(engine: Engine, root:
     assert {row["state"] for name, row in result.rows.items() if name != calm} == {"unreadable"}
     assert any("no Swarm manager" in row["reason"] for row in result.rows.values())
     assert (result.document["partial"], result.metrics["lines"]) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("tail", "corrupt"),
+    [
+        (b"", False),
+        (b'{"log":"half of it is wri', False),
+        (b'{"log":"\xc3\xa9 whole\\n","stream":"stdout","time":"2026-11-20T13:06:00Z"}\n', False),
+        (b'half of a record"}\n', True),
+        (b"\0" * 4096, True),
+        (b'{"log":"\xff\\n","stream":"stdout","time":"2026-11-20T13:06:00Z"}\n', True),
+    ],
+)
+@pytest.mark.parametrize("records", [1, 40_000])
+def test_a_record_that_is_just_being_written_is_no_damage(
+    tmp_path: Path, records: int, tail: bytes, *, corrupt: bool
+) -> None:
+    log = tmp_path / "x-json.log"
+    log.write_bytes(b'{"log":"text\\n","stream":"stdout","time":"2026-11-20T13:06:00Z"}\n' * records + tail)
+    assert ala.has_corrupt_records(str(log), 0, time.monotonic() + 60) == corrupt
