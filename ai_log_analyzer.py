@@ -55,7 +55,7 @@ from functools import lru_cache, partial
 from itertools import accumulate, zip_longest
 from operator import le
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 __version__ = "1.0.0"
@@ -942,8 +942,10 @@ def has_corrupt_records(log: str, since: float, until: float) -> bool:
                     meet = records.count(b'"}\n{"log":') == records.count(b"\n") - 1
                     if records and not (meet and records.startswith(b'{"log":') and records.endswith(b'"}\n')):
                         return True
-                    if b"\0" in data or (not records.isascii() and not records.decode()):
-                        return True  # the engine writes nothing but UTF-8
+                    if b"\0" in data:
+                        return True
+                    if not records.isascii():
+                        records.decode()  # the engine writes nothing but UTF-8
                     if records != data:
                         break  # the last one may just be written
         except UnicodeDecodeError:
@@ -2061,6 +2063,7 @@ DECISIVE = tuple(
     )
 )
 Decisive: TypeAlias = tuple[re.Pattern[bytes], ...]
+Key = TypeVar("Key")
 
 
 def plain_line(line: bytes) -> bytes:
@@ -2181,8 +2184,7 @@ class Tally:
         unknown = [kind for kind in dict.fromkeys(zeroed) if kind not in self.known]
         new = []
         if unknown:
-            places = dict(zip(reversed(zeroed), reversed(range(len(zeroed))), strict=True))
-            new = self.learn(unknown, line, places)
+            new = self.learn(unknown, line, first_places(zeroed, range(len(zeroed))))
         findings: list[Any] = list(map(self.known.__getitem__, zeroed))
         if undecided := {kind for kind in set(findings) if type(kind) is Undecided}:
             for place, kind in enumerate(findings):
@@ -2254,6 +2256,11 @@ class Tally:
             if kind.unsure >> bit & 1 and query.pattern.search(line):
                 answers |= 1 << bit
         return self.intern(answers, finding.level, finding.declared, finding.role, finding.shape)
+
+
+def first_places(keys: Sequence[Key], places: Sequence[int]) -> dict[Key, int]:
+    """Where each key stands first."""
+    return dict(zip(reversed(keys), reversed(places), strict=True))
 
 
 def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
@@ -2355,7 +2362,7 @@ class SourceTally:
         else:
             places = sorted(places, key=block.time)
             noted = [(findings[place], block.time(place)[:13]) for place in places]
-        first = dict(zip(reversed(noted), reversed(places), strict=True))
+        first = first_places(noted, places)
         last = dict(zip(noted, places, strict=True))
         for key, count in Counter(noted).items():
             place = first[key]
@@ -2393,7 +2400,7 @@ class SourceTally:
         wanted = sum(1 << bit for bit, kept in self.samples.items() if len(kept) < SAMPLES)
         hot = {finding for finding in distinct if finding.answers & wanted and not finding.answers & self.hidden}
         unheard = hot - self.found.keys()
-        first = dict(zip(reversed(findings), reversed(range(len(findings))), strict=True)) if unheard else {}
+        first = first_places(findings, range(len(findings))) if unheard else {}
         for place in sorted({*new, *(first[finding] for finding in unheard)}) if hot else ():
             line = block.line(place)
             for bit, kept in self.samples.items():

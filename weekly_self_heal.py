@@ -499,9 +499,9 @@ class Git:
         around = [folder for folder in self.answered if module.startswith(folder and f"{folder}/")]
         return self.paused.get(max(around, key=len, default=""), "")
 
-    def source(self, module: str) -> str:
-        """Where what is wanted of a module stands, in words."""
-        return "git HEAD" if self.heads[module] == self.committed.get(module) else "the git index"
+    def is_committed(self, module: str) -> bool:
+        """Whether what is wanted of a module is what HEAD holds, too."""
+        return self.heads[module] == self.committed.get(module)
 
     def content(self, module: str) -> bytes | None:
         """What is wanted of a module, without any filter that the checkout configures."""
@@ -641,17 +641,18 @@ class Healer:
         known, data = self.good.entries.get(module), read_module(self.plan.root / module)
         if known and digest(data) == known.sha256:
             return self.accept(module, data, "intact")
-        committed = self.git.is_head(module, data)
-        always_empty = not data and (committed or not (known or module in self.git.heads))
+        wanted = self.git.is_head(module, data)
+        always_empty = not data and (wanted or not (known or module in self.git.heads))
         fault = "" if always_empty else fault_of(data)
         if not fault:
             return self.accept(module, data, "changed" if known else "new")
         if fault.startswith(INVALID) and (python := newer_python(self.plan, module, data)):
             return Finding(module, "left alone", f"{fault}, but valid for {python}")
-        if committed or module in self.git.busy:
-            how = {"git HEAD": "committed"}.get(self.git.source(module), "staged") if committed else ""
-            why = f"as it is {how}" if committed else "in a merge that is not ended"
-            return Finding(module, "left alone", f"{fault}, {why}")
+        if wanted:
+            how = "committed" if self.git.is_committed(module) else "staged"
+            return Finding(module, "left alone", f"{fault}, as it is {how}")
+        if module in self.git.busy:
+            return Finding(module, "left alone", f"{fault}, in a merge that is not ended")
         return self.heal(module, fault)
 
     def judge_absent(self, module: str) -> Finding:
@@ -698,7 +699,8 @@ class Healer:
         known, head = self.good.entries.get(module), self.git.heads.get(module)
         sources: list[tuple[str, Callable[[], bytes | None]]] = []
         if head:
-            sources.append((self.git.source(module), partial(self.git.content, module)))
+            where = "git HEAD" if self.git.is_committed(module) else "the git index"
+            sources.append((where, partial(self.git.content, module)))
         if known:
             sources.append(("the known good copy", partial(self.good.content, known.sha256)))
         if known and known.head == head:  # the working copy that was last seen sound, edits and all

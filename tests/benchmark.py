@@ -168,46 +168,30 @@ class Bench:
         """Print a row of the table."""
         print("| " + " | ".join(cells) + " |", flush=True)
 
+    def against(self, case: str, lines: Iterator[str], size: int, argv: Sequence[str], *, speedup: bool = True) -> None:
+        """A row: a command that takes a file of so many bytes of lines, in turn with ours over the same file."""
+        file = written(self.folder / "data.log", lines, size)
+        self.row(case, lambda: spent([*argv, str(file)]), lambda: self.ours("--input", file), speedup=speedup)
+
     def services(self) -> None:
         """60 MB of service logs against eleven `re.search` a line."""
-        file = written(self.folder / "services.log", service_lines(random.Random(1)), 60_000_000)
-        plain = [sys.executable, "-c", PLAIN, str(file)]
-        self.row(
-            "60 MB of service logs: plain / ours",
-            lambda: spent(plain),
-            lambda: self.ours("--input", file),
-            speedup=True,
-        )
+        plain = [sys.executable, "-c", PLAIN]
+        self.against("60 MB of service logs: plain / ours", service_lines(random.Random(1)), 60_000_000, plain)
 
     def random(self) -> None:
         """8 MB of lines that never repeat against the same."""
-        file = written(self.folder / "random.log", random_lines(random.Random(2)), 8_000_000)
-        plain = [sys.executable, "-c", PLAIN, str(file)]
-        self.row(
-            "8 MB that never repeats: plain / ours",
-            lambda: spent(plain),
-            lambda: self.ours("--input", file),
-            speedup=True,
-        )
+        plain = [sys.executable, "-c", PLAIN]
+        self.against("8 MB that never repeats: plain / ours", random_lines(random.Random(2)), 8_000_000, plain)
 
     def drain(self) -> None:
         """Lines a second against a bare loop of Drain3."""
-        file = written(self.folder / "drain.log", service_lines(random.Random(3)), 60_000_000)
-        loop = [sys.executable, "-c", DRAIN, str(file)]
-        self.row(
-            "60 MB of service logs: Drain3 / ours",
-            lambda: spent(loop),
-            lambda: self.ours("--input", file),
-            speedup=True,
-        )
+        loop = [sys.executable, "-c", DRAIN]
+        self.against("60 MB of service logs: Drain3 / ours", service_lines(random.Random(3)), 60_000_000, loop)
 
     def week(self) -> None:
         """The week of the documentation, start included."""
-        file = written(self.folder / "week.log", service_lines(random.Random(4)), DOCUMENTED_WEEK)
-        cat = ["grep", "-ciE", "|".join(DOCUMENTED.values()), str(file)]
-        self.row(
-            "5.77 MB: ours / one pass of grep", lambda: spent(cat), lambda: self.ours("--input", file), speedup=False
-        )
+        grep, lines = ["grep", "-ciE", "|".join(DOCUMENTED.values())], service_lines(random.Random(4))
+        self.against("5.77 MB: ours / one pass of grep", lines, DOCUMENTED_WEEK, grep, speedup=False)
 
     def memory(self) -> None:
         """Peak memory, and how the time grows with the size."""
