@@ -50,7 +50,7 @@ import zlib
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import accumulate, zip_longest
 from operator import le
@@ -163,12 +163,11 @@ PENDING_MAX = 10  # undelivered messages that are kept
 KNOWN_BYTES = 4 << 20  # how many bytes of distinct kinds of line are remembered at once
 TABLE_MAX = 5  # rows of the longest tables in the report
 PROBLEMS_SHOWN = 3  # changed and other ones in the report, each in two or three lines
-SHAPES_MAX = 5_000  # problems told apart; as many more by their first COARSE_WORDS, the rest is OTHER
+SHAPES_MAX = 5_000  # meanings of lines told apart; of problems as many more by their first COARSE_WORDS
 COARSE_WORDS = 3
 SHAPE_MAX = 200  # characters of a problem's template
 OTHER = "(other problems)"
-HOURS_MAX = 24 * 800  # hours whose events are counted, the latest; only the dates in a file can be more
-HOURLY_SHAPES_MAX = 200  # problems of an hour that are counted apart; beyond, the rarer half is forgotten
+HOURS_MAX = 20_000  # problems by hour that are counted for a source
 SAMPLES = 3  # excerpts for each anomaly
 EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
 
@@ -240,7 +239,7 @@ class Coverage:
     last: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
     """Whole lines of one stream of a source; `line` and `time` give one by its place.
 
@@ -248,13 +247,21 @@ class Block:
     sort as bytes. An unknown one is empty.
     """
 
-    zeroed: bytes  # the lines with zeros for digits, each ended by a newline
+    text: InitVar[bytes]  # the lines with zeros for digits, each ended by a newline
     line: Callable[[int], bytes]
     time: Callable[[int], bytes]
     first: bytes  # the earliest time
     last: bytes  # the latest
     ordered: bool = False  # whether no time is earlier than the one before
     stream: int = 1
+    zeroed: list[bytes] = field(init=False)
+    characters: int = field(init=False)
+
+    def __post_init__(self, text: bytes) -> None:
+        """Cut the text into its lines."""
+        self.zeroed = text.split(b"\n")
+        self.zeroed.pop()
+        self.characters = len(text if text.isascii() else text.translate(None, CONTINUATION_BYTES))
 
 
 def timed_block(lines: Sequence[bytes], times: Sequence[bytes], stream: int = 1) -> Block:
@@ -673,6 +680,7 @@ def read_in_turn(readings: deque[tuple[SourceTally, Reading]], turn: Turn, tick:
             try:
                 while block := next(reading):
                     source.feed(block)
+                    del block  # it may hold a line of LINE_MAX
                     tick()
                 readings.rotate(-1)
             except StopIteration as stop:
@@ -2043,78 +2051,62 @@ def code_span(text: str, table: bool = True) -> str:
 # words each hold another letter is found in the kind exactly when it is in the line, but for its digits.
 #
 # Memory is bounded: what is known of kinds is forgotten when it fills KNOWN_BYTES. Of problems SHAPES_MAX are told
-# apart, and as many more by their first COARSE_WORDS; the rest is OTHER. HOURS_MAX hours are counted for each source.
+# apart, and as many more by their first COARSE_WORDS; the rest is OTHER. Of a source HOURS_MAX problems by hour are
+# counted; beyond, the rarer half counts as OTHER in its hour, and the oldest hours no more.
 ZEROED = bytes.maketrans(b"123456789", b"000000000")
 HEX_WORD = re.compile(rb"\b[0a-f]{4,}+\b")
 CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
-COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
-# Where a digit decides on the level, in a line of small letters: numeric levels, a syslog priority, an HTTP status,
-# "errors: 0".
+# Where a digit decides on the level, in small letters: numeric levels, a syslog priority, an HTTP status, "errors: 0".
 _NOUN = r"error|exception|failed|traceback|warn|critical|fatal|panic"
-DECISIVE = tuple(
-    re.compile(pattern.encode())
-    for pattern in (
-        rf"""(?:level|lvl|severity|levelno|priority|status|status_code|sev|syslog\w*|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)""",
-        rf"\b(\d+)\s+(?:\w+\s)?(?:{_NOUN})",
-        r"<(\d+)>",
-        r'"\s(\d{3})(?!\d)',
-        r"\|\s+(\d{3})\s+\|",
-        r"(?:^|\|\s*)[a-z]{3,7}\s\S+\s(\d{3})\s",
-    )
+DECISIVE = (
+    re.compile(
+        rf"""(?:level|lvl|severity|levelno|priority|status|status_code|sev|syslog\w*|["'][sl]|(?:{_NOUN})[\w()]*)["']?\s*[:=]\s*["']?(\d+)"""
+    ),
+    re.compile(rf"\b(\d+)\s+(?:\w+\s)?(?:{_NOUN})"),
+    re.compile(r"<(\d+)>"),
+    re.compile(r'"\s(\d{3})(?!\d)'),
+    re.compile(r"\|\s+(\d{3})\s+\|"),
+    re.compile(r"^[a-z]{3,7}\s\S+\s(\d{3})\s"),
 )
-Decisive: TypeAlias = tuple[re.Pattern[bytes], ...]
+_PLAIN = r"[A-Za-z0-9_ :/,=@#%&~'\"<>;-]"
+_ATOM = rf"(?:{_PLAIN}|\.|\\[bBsSdDwW.]|\[\^?[^][\\|]+\])"
+_QUANTIFIER = r"(?:[?*+]|\{\d+(?:,\d*)?\})"
+Decisive: TypeAlias = tuple[re.Pattern[str], ...]
 Key = TypeVar("Key")
-
-
-def plain_line(line: bytes) -> bytes:
-    """What of a line is looked at for decisive digits."""
-    return COLOUR.sub(b"", line[:EXCERPT_MAX]) if b"\x1b" in line else line[:EXCERPT_MAX]
 
 
 def decisive(line: bytes) -> Decisive:
     """The patterns that find digits on which the level of such a line depends; none if a word declares it."""
-    plain = plain_line(line)
-    low = plain.lower()
+    text = _text(line)
+    low, masked = text.lower(), list(text)
     found = tuple(pattern for pattern in DECISIVE if pattern.search(low))
-    masked = bytearray(plain)
-    for start, end in [hit.span(1) for pattern in found for hit in pattern.finditer(low)]:
-        masked[start:end] = b"x" * (end - start)
-    return found if found and not declared_level(bytes(masked)) else ()
+    for hit in (hit for pattern in found for hit in pattern.finditer(low)):
+        masked[slice(*hit.span(1))] = "x" * len(hit[1])
+    return found if found and not declared_level("".join(masked)) else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A pattern, with literals (lower case, digits as zeros) one of which stands in the kind of every match.
+def needed_literals(pattern: str) -> list[tuple[bytes, bool]]:
+    """Literals (lower case, digits as zeros), one of which stands in the kind of every line that a pattern matches.
 
-    A literal that `proves` is the whole alternative. No literals: every line has to be asked.
+    Each with whether it proves the match, being a whole alternative. The empty one, which proves nothing, is all that
+    can be said of a pattern that is not made of simple alternatives.
     """
-
-    pattern: re.Pattern[bytes]
-    literals: tuple[tuple[bytes, bool], ...]
-
-
-_PLAIN = r"[A-Za-z0-9_ :/,=@#%&~'\"<>;-]"
-_ATOM = rf"(?:{_PLAIN}|\.|\\[bBsSdDwW.]|\[\^?[^][\\|]+\])"
-_QUANTIFIER = r"(?:[?*+]|\{\d+(?:,\d*)?\})"
-
-
-def question(pattern: str) -> Question:
-    """Compile a pattern and work out which literals it needs, as far as it is made of simple alternatives."""
-    compiled = re.compile(pattern.encode(), re.IGNORECASE)
     literals = []
     for alternative in pattern.split("|"):
-        if not re.fullmatch(rf"(?:{_ATOM}{_QUANTIFIER}?)+", alternative):
-            return Question(compiled, ())
-        runs = re.findall(
-            rf"(?:{_PLAIN}(?!{_QUANTIFIER}))+", re.sub(rf"\\.|\[[^]]+\]|{_ATOM}{_QUANTIFIER}", "\n", alternative)
-        )
+        fixed = re.sub(rf"\\.|\[[^]]+\]|{_ATOM}{_QUANTIFIER}", "\n", alternative)
+        runs = re.findall(rf"(?:{_PLAIN}(?!{_QUANTIFIER}))+", fixed)
         literal = max([*runs, ""], key=len).lower().encode()
-        if any(re.fullmatch(rb"[0-9a-f]*", word) for word in re.split(rb"\W+", literal)):
-            return Question(compiled, ())
-        literals.append(
-            (literal.translate(ZEROED), literal == alternative.lower().encode() and not re.search(rb"\d", literal))
-        )
-    return Question(compiled, tuple(literals))
+        hexadecimal = any(re.fullmatch(rb"[0-9a-f]*", word) for word in re.split(rb"\W+", literal))
+        if hexadecimal or not re.fullmatch(rf"(?:{_ATOM}{_QUANTIFIER}?)+", alternative):
+            return [(b"", False)]
+        proves = literal == alternative.lower().encode() and not re.search(rb"\d", literal)
+        literals.append((literal.translate(ZEROED), proves))
+    return literals
+
+
+def first_places(keys: Sequence[Key], places: Sequence[int]) -> dict[Key, int]:
+    """Where each key stands first."""
+    return dict(zip(reversed(keys), reversed(places), strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -2129,196 +2121,135 @@ class Finding:
     shape: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Undecided:
-    """A kind of which every line has to be asked: the patterns whose bits are `unsure`, and what the digits mean that
-    the `decisive` patterns find."""
-
-    finding: Finding  # of its first line, with the bits that are sure
-    unsure: int
-    decisive: Decisive
-    decided: dict[str, Finding] = field(default_factory=dict)  # by the digits
-
-
-@dataclass(slots=True)
-class Occurrences:
-    """The events of one shape. The first that was met stands for all: its source, its time and its line."""
-
-    source: SourceTally
-    time: bytes
-    line: bytes
-    level: str  # the worst
-    sources: Counter[str] = field(default_factory=Counter)
-    first: bytes = b""
-    last: bytes = b""
-    days: Counter[bytes] = field(default_factory=Counter)
+Ask: TypeAlias = Callable[[bytes], Finding]  # of a line of a kind that cannot answer for all of its lines
 
 
 class Tally:
-    """Counts, for every source, the lines that match each of the patterns (a pattern's bit is its place) and the
-    levels and problems that lines tell of."""
+    """Finds out what lines say; holds the counts of all sources. A pattern's bit is its place."""
 
-    def __init__(self, patterns: Sequence[str], sampled: int, hiding: Mapping[int, str] | None = None) -> None:
+    def __init__(self, patterns: Sequence[str], hiding: Mapping[int, str] | None = None) -> None:
         self.hiding = hiding or {}  # bits of patterns whose lines are to be left out, in the sources of a glob
-        self.questions = [question(pattern) for pattern in patterns]
-        self.sampled = sampled  # excerpts are kept for as many of the first patterns
+        self.patterns = [re.compile(pattern.encode(), re.IGNORECASE) for pattern in patterns]
+        self.literals = list(map(needed_literals, patterns))
         self.sources: dict[str, SourceTally] = {}
-        self.known: dict[bytes, Finding | Undecided] = {}  # by the line with zeros for digits
-        self.kinds: dict[bytes, Finding | Undecided] = {}
+        self.known: dict[bytes, Finding | Ask] = {}  # by the line with zeros for digits
+        self.kinds: dict[bytes, Finding | Ask] = {}
         self.known_bytes = 0
-        self.findings: dict[tuple[object, ...], Finding] = {}
-        self.shapes: set[str] = set()
-        self.problems: dict[str, Occurrences] = {}  # by shape
-        self.hours: defaultdict[bytes, Counter[str]] = defaultdict(Counter)  # problem events, by hour and shape
+        self.findings: dict[tuple[int, str, bool, str, str], Finding] = {}
 
     def source(self, name: str, look: Look | None = None) -> SourceTally:
         """The counts of one source, made when first asked for."""
         return self.sources.setdefault(name, SourceTally(self, name, look))
 
-    def classify(self, zeroed: list[bytes], line: Callable[[int], bytes]) -> tuple[list[Finding], list[int]]:
-        """What each line says, and the places of the first lines of new kinds."""
+    def classify(self, zeroed: list[bytes], line: Callable[[int], bytes]) -> list[Finding]:
+        """What each line says."""
+        if unknown := [whole for whole in dict.fromkeys(zeroed) if whole not in self.known]:
+            self.learn(unknown, line, first_places(zeroed, range(len(zeroed))))
+        findings: list[Any] = list(map(self.known.__getitem__, zeroed))
+        if asks := {said for said in set(findings) if not isinstance(said, Finding)}:
+            for place, said in enumerate(findings):
+                if said in asks:
+                    findings[place] = said(line(place))
         if self.known_bytes > KNOWN_BYTES:
             self.known.clear()
             self.kinds.clear()
             self.known_bytes = 0
-        unknown = [kind for kind in dict.fromkeys(zeroed) if kind not in self.known]
-        new = []
-        if unknown:
-            new = self.learn(unknown, line, first_places(zeroed, range(len(zeroed))))
-        findings: list[Any] = list(map(self.known.__getitem__, zeroed))
-        if undecided := {kind for kind in set(findings) if type(kind) is Undecided}:
-            for place, kind in enumerate(findings):
-                if kind in undecided:
-                    findings[place] = self.settle(kind, line(place))
-        return findings, new
+        return findings
 
-    def learn(self, zeroed: list[bytes], line: Callable[[int], bytes], places: Mapping[bytes, int]) -> list[int]:
-        """Find out about new zeroed lines, whose first places are given, all that their kinds tell; the first places
-        of new kinds."""
+    def learn(self, zeroed: list[bytes], line: Callable[[int], bytes], places: Mapping[bytes, int]) -> None:
+        """Find out about new zeroed lines, whose first places are given, all that their kinds tell."""
         blob = b"\n".join(zeroed)
         kinds = HEX_WORD.sub(b"0", blob).split(b"\n")
-        new = {kind: places[whole] for kind, whole in zip(kinds, zeroed, strict=True) if kind not in self.kinds}
-        if new:
-            self.learn_kinds(list(new), [line(place) for place in new.values()])
+        new = {kind: whole for kind, whole in zip(kinds, zeroed, strict=True) if kind not in self.kinds}
+        for (kind, whole), (sure, unsure) in zip(new.items(), self.matches(list(new)), strict=True):
+            example = line(places[whole])
+            digits = decisive(example) if b"0" in kind else ()
+            asked = unsure & ~sure
+            self.kinds[kind] = self.ask(sure, asked, digits) if asked or digits else self.understand(example, sure)
         self.known.update(zip(zeroed, map(self.kinds.__getitem__, kinds), strict=True))
-        self.known_bytes += len(blob)
-        return list(new.values())
+        self.known_bytes += len(blob) + sum(map(len, new))
 
-    def learn_kinds(self, kinds: list[bytes], lines: list[bytes]) -> None:
-        """Find out which patterns match each new kind, and what its first line means."""
+    def matches(self, kinds: list[bytes]) -> Iterator[tuple[int, int]]:
+        """For each kind the bits of the patterns that match all of its lines, and of those that may match some."""
         blob = b"\n".join(kinds).lower()
         ends = list(accumulate(len(kind) + 1 for kind in kinds))
-        found, unsure = [0] * len(kinds), [0] * len(kinds)
-        for bit, query in enumerate(self.questions):
-            for literal, proves in query.literals or ((b"", False),):
-                for i in _holding(blob, ends, literal):
-                    (found if proves else unsure)[i] |= 1 << bit
-        for i, (kind, line) in enumerate(zip(kinds, lines, strict=True)):
-            finding, asked = self.understand(line, found[i]), unsure[i] & ~found[i]
-            digits = decisive(line) if b"0" in kind else ()
-            self.kinds[kind] = Undecided(finding, asked, digits) if asked or digits else finding
-        self.known_bytes += len(blob)
+        sure, unsure = [0] * len(kinds), [0] * len(kinds)
+        for bit, literal, proves in ((bit, *row) for bit, rows in enumerate(self.literals) for row in rows):
+            at = blob.find(literal) if kinds else -1
+            while 0 <= at < ends[-1]:
+                i = bisect_right(ends, at)
+                (sure if proves else unsure)[i] |= 1 << bit
+                at = blob.find(literal, ends[i])
+        return zip(sure, unsure, strict=True)
+
+    def ask(self, sure: int, unsure: int, digits: Decisive) -> Ask:
+        """What tells of each line of a kind what it says: once for the same answers and the same decisive digits."""
+        asked = [(1 << bit, pattern) for bit, pattern in enumerate(self.patterns) if unsure >> bit & 1]
+        said: dict[tuple[int, str], Finding] = {}
+
+        def ask(line: bytes) -> Finding:
+            answers = sure + sum(bit for bit, pattern in asked if pattern.search(line))
+            low = _text(line).lower() if digits else ""
+            key = answers, repr([pattern.findall(low) for pattern in digits])
+            if key not in said:
+                said[key] = self.understand(line, answers)
+                self.known_bytes += len(key[1])
+            return said[key]
+
+        return ask
 
     def understand(self, line: bytes, answers: int) -> Finding:
         """What a line says, asked of the line itself but for the patterns."""
-        parsed = parse_line(line)
-        shape = ""
-        if parsed.level != "info":
-            message = parsed.message
+        level, declared, role, message = parse_line(line)
+        shapes = [""]
+        if level != "info":
             if len(line) > EXCERPT_MAX:  # cut between words: half a secret is not recognised as one
                 message = parse_line(line[:EXCERPT_MAX].rpartition(b" ")[0]).message
             shape = shape_of(message)
-            if shape not in self.shapes and len(self.shapes) >= SHAPES_MAX:
-                shape = " ".join([*shape.split()[:COARSE_WORDS], WILD])  # many names must not hide what is new
-            if shape not in self.shapes and len(self.shapes) >= 2 * SHAPES_MAX:
-                shape = OTHER
-            self.shapes.add(shape)
-        return self.intern(answers, parsed.level, parsed.declared, parsed.role, shape)
-
-    def intern(self, *said: Any) -> Finding:
-        """The one finding for what lines say."""
+            shapes = [OTHER, " ".join([*shape.split()[:COARSE_WORDS], WILD]), shape]
+        said = answers, level, declared, role, shapes.pop()
+        while shapes and said not in self.findings and len(self.findings) >= SHAPES_MAX * (3 - len(shapes)):
+            said = *said[:-1], shapes.pop()  # many names must not hide what is new
         return self.findings.get(said) or self.findings.setdefault(said, Finding(*said))
-
-    def settle(self, kind: Undecided, line: bytes) -> Finding:
-        """The finding for one line of a kind that cannot answer for all of its lines."""
-        finding = kind.finding
-        if kind.decisive:
-            low = plain_line(line).lower()
-            digits = repr([pattern.findall(low) for pattern in kind.decisive])
-            if not (decided := kind.decided.get(digits)):
-                decided = kind.decided[digits] = self.understand(line, finding.answers)
-                self.known_bytes += len(digits)
-            finding = decided
-        if not kind.unsure:
-            return finding
-        answers = finding.answers
-        for bit, query in enumerate(self.questions):
-            if kind.unsure >> bit & 1 and query.pattern.search(line):
-                answers |= 1 << bit
-        return self.intern(answers, finding.level, finding.declared, finding.role, finding.shape)
-
-
-def first_places(keys: Sequence[Key], places: Sequence[int]) -> dict[Key, int]:
-    """Where each key stands first."""
-    return dict(zip(reversed(keys), reversed(places), strict=True))
-
-
-def _holding(blob: bytes, ends: list[int], literal: bytes) -> Iterator[int]:
-    """The lines of a block that hold a literal; the search jumps from one to the next."""
-    at = blob.find(literal)
-    while 0 <= at < ends[-1]:
-        i = bisect_right(ends, at)
-        yield i
-        at = blob.find(literal, ends[i])
-
-
-@dataclass(slots=True)
-class Trace:
-    """The state of a stack trace, and its first line until the last one tells better what it is about."""
-
-    state: str = ""
-    head: tuple[Finding, bytes, int] | None = None  # with its time and place, -1 when that was in an earlier block
 
 
 class SourceTally:
     """What was counted in one source."""
 
     def __init__(self, tally: Tally, name: str, look: Look | None = None) -> None:
-        self.tally = tally
-        self.name = name
-        self.look = look
-        self.hidden = sum(
-            1 << bit
-            for bit, glob in tally.hiding.items()
-            if matches(name, [glob]) or matches(name.rpartition("/")[2], [glob])
-        )
+        self.tally, self.name, self.look = tally, name, look
+        names = (name, name.rpartition("/")[2])  # with and without the context
+        self.hidden = sum(1 << bit for bit, glob in tally.hiding.items() if fnmatch.filter(names, glob))
         self.lines = self.characters = 0
         self.first = self.last = b""  # times
-        self.hours: Counter[bytes] = Counter()  # problem events
         self.found: Counter[Finding] = Counter()  # lines
         self.continued: Counter[Finding] = Counter()  # those of them that belong to the event before
-        self.samples: dict[int, dict[bytes, bytes]] = {bit: {} for bit in range(tally.sampled)}
-        self.traces: dict[int, Trace] = {}  # by stream
+        self.examples: dict[Finding, tuple[bytes, bytes]] = {}  # time and text of the first line
+        self.hours: Counter[tuple[bytes, str]] = Counter()  # problem events by hour and shape
+        self.spans: dict[Finding, tuple[bytes, bytes]] = {}  # times of its first and last problem event
+        # By stream, for what comes next: the state of a stack trace, and its first line (with its time and place, -1
+        # in an earlier block) until the last one tells better what it is about.
+        self.traces: dict[int, tuple[str, tuple[Finding, bytes, int] | None]] = {}
         self.ended = False
         self.state, self.reason = CUT
 
     def feed(self, block: Block) -> None:
         """Count a block of whole lines of one of the source's streams."""
-        zeroed = block.zeroed.split(b"\n")
-        zeroed.pop()
-        findings, new = self.tally.classify(zeroed, block.line)
+        findings = self.tally.classify(block.zeroed, block.line)
         self.lines += len(findings)
-        ascii_only = block.zeroed.isascii()
-        self.characters += len(block.zeroed if ascii_only else block.zeroed.translate(None, CONTINUATION_BYTES))
+        self.characters += block.characters
         self.first = min(filter(None, (self.first, block.first)), default=b"")
         self.last = max(self.last, block.last)
         distinct = set(findings)
-        self._sample(block, findings, new, distinct)
+        if unheard := distinct - self.found.keys():
+            first = first_places(findings, range(len(findings)))
+            texts = {said: (block.time(first[said]), block.line(first[said])[:EXCERPT_MAX]) for said in unheard}
+            self.examples |= texts
         self.found.update(findings)
         inside = self._follow(block, findings, distinct)
         if problems := {finding for finding in distinct if finding.shape and not finding.answers & self.hidden}:
             places = [place for place, finding in enumerate(findings) if finding in problems and place not in inside]
-            self._note_all(block, findings, places)
+            self._note(block, findings, places)
 
     def _follow(self, block: Block, findings: Sequence[Finding], distinct: Iterable[Finding]) -> Collection[int]:
         """Count the lines that continue an event; the places of those that are none of this block's.
@@ -2326,124 +2257,80 @@ class SourceTally:
         A line that stands for itself decides alone what a trace is for the next one, so that only the others, and
         what follows them, are looked at.
         """
-        trace = self.traces.setdefault(block.stream, Trace())
+        state, head = self.traces.get(block.stream, ("", None))
         special = {finding for finding in distinct if finding.role not in EVENTS}
         places = [place for place, finding in enumerate(findings) if finding in special] if special else []
         inside, at = set[int](), 0
         for place in (*places, len(findings)):
             while at <= place:
-                if at < place and trace.state not in OPEN_STATES:
-                    at, trace.head, trace.state = place, None, step("calm", findings[place - 1].role)[0]
+                if at < place and state not in OPEN_STATES:
+                    at, head, state = place, None, step("calm", findings[place - 1].role)[0]
                 if at == len(findings):
                     break
-                finding, before = findings[at], trace.state
-                trace.state, begins = MOVES[before, finding.role]
+                finding, before = findings[at], state
+                state, begins = MOVES[before, finding.role]
                 if begins:
-                    trace.head = (finding, block.time(at), at) if trace.state == "trace" and finding.shape else None
-                elif trace.head and before == "trace" and trace.state == "done" and finding.shape:
+                    head = (finding, block.time(at), at) if state == "trace" and finding.shape else None
+                elif head and before == "trace" and state == "done" and finding.shape:
                     # The exception at its end says what the trace is about, not its first line.
-                    head, time, head_place = trace.head
-                    self.continued[head] += 1
-                    inside.add(head_place)
-                    if head_place < 0:
-                        self._note(head, b"", time, time, -1)
-                    trace.head = None
+                    self.continued[head[0]] += 1
+                    inside.add(head[2])
+                    if head[2] < 0 and (head[1][:13], head[0].shape) in self.hours:
+                        self.hours[head[1][:13], head[0].shape] -= 1
+                    head = None
                 else:
                     self.continued[finding] += 1
                     inside.add(at)
                 at += 1
-        trace.head = trace.head and (*trace.head[:2], -1)
+        self.traces[block.stream] = state, head and (*head[:2], -1)
         return inside
 
-    def _note_all(self, block: Block, findings: Sequence[Finding], places: Sequence[int]) -> None:
-        """Note the problem events of a block, those of one problem and hour together."""
-        if block.ordered and block.first[:13] == block.last[:13]:
-            noted = [(findings[place], b"") for place in places]
-        else:
-            places = sorted(places, key=block.time)
-            noted = [(findings[place], block.time(place)[:13]) for place in places]
-        first = first_places(noted, places)
-        last = dict(zip(noted, places, strict=True))
-        for key, count in Counter(noted).items():
-            place = first[key]
-            self._note(key[0], block.line(place), block.time(place), block.time(last[key]), count)
-
-    def _note(self, finding: Finding, line: bytes, first: bytes, last: bytes, count: int) -> None:
-        """Note problem events that lie within an hour, or take one back that was another's beginning."""
-        shape = finding.shape
-        if finding.answers & self.hidden:
-            return
-        if not (events := self.tally.problems.get(shape)):
-            events = Occurrences(self, first, line[:EXCERPT_MAX], finding.level)
-            self.tally.problems[shape] = events
-        events.sources[self.name] += count
-        if finding.level != events.level:
-            events.level = min(events.level, finding.level, key=SEVERITIES.index)
-        if not first:
-            return
-        events.first = min(events.first or first, first)
-        events.last = max(events.last, last)
-        events.days[first[:10]] += count
-        self.hours[first[:13]] += count
-        hour = self.tally.hours[first[:13]]
-        hour[shape] += count
-        if len(hour) > HOURLY_SHAPES_MAX:
-            self.tally.hours[first[:13]] = Counter(dict(hour.most_common(HOURLY_SHAPES_MAX // 2)))
-        for counter, most in ((events.days, HOURS_MAX // 24), (self.hours, HOURS_MAX), (self.tally.hours, HOURS_MAX)):
-            if len(counter) > most:  # only a file can hold so many
-                for oldest in sorted(counter)[: 1 + most // 10]:
-                    del counter[oldest]
-
-    def _sample(self, block: Block, findings: Sequence[Finding], new: Iterable[int], distinct: set[Finding]) -> None:
-        """Keep the first lines for each pattern that differ in more than their numbers: of those at the places of new
-        kinds, and the first ones that say what none of this source has said."""
-        wanted = sum(1 << bit for bit, kept in self.samples.items() if len(kept) < SAMPLES)
-        hot = {finding for finding in distinct if finding.answers & wanted and not finding.answers & self.hidden}
-        unheard = hot - self.found.keys()
-        first = first_places(findings, range(len(findings))) if unheard else {}
-        for place in sorted({*new, *(first[finding] for finding in unheard)}) if hot else ():
-            line = block.line(place)
-            for bit, kept in self.samples.items():
-                if findings[place] in hot and findings[place].answers >> bit & 1 and len(kept) < SAMPLES:
-                    kept.setdefault(re.sub(rb"\S*\d\S*", b"", line[:400]), line[: EXCERPT_MAX * 4])
+    def _note(self, block: Block, findings: Sequence[Finding], places: Sequence[int]) -> None:
+        """Count the problem events at these places by hour, and note the times of the first and last of each."""
+        within_an_hour = block.ordered and block.first[:13] == block.last[:13]
+        places = places if block.ordered else sorted(places, key=block.time)
+        keys = [(findings[place], b"" if within_an_hour else block.time(place)[:13]) for place in places]
+        first, last = first_places(keys, places), dict(zip(keys, places, strict=True))
+        for key, count in Counter(keys).items():
+            finding, begin, end = key[0], block.time(first[key]), block.time(last[key])
+            if begin:
+                self.hours[begin[:13], finding.shape] += count
+                span = self.spans.get(finding, (begin, end))
+                self.spans[finding] = min(span[0], begin), max(span[1], end)
+        if len(self.hours) > HOURS_MAX:
+            frequent = dict(self.hours.most_common(HOURS_MAX // 2))
+            rare = Counter[tuple[bytes, str]]()
+            for hour, shape in self.hours.keys() - frequent.keys():
+                rare[hour, OTHER] += self.hours[hour, shape]
+            self.hours = rare + Counter(frequent)
+            for oldest in sorted(self.hours)[:-HOURS_MAX]:
+                del self.hours[oldest]
 
     def end(self, state: str, reason: str) -> None:
         """Note how the reading of this source ended."""
         self.ended = True
         self.state, self.reason = ("empty", "") if state == "whole" and not self.lines else (state, reason)
 
-    def count(self, bit: int, *, quiet: bool = False) -> int:
-        """How many lines match a pattern and are not hidden; `quiet`: only those that declare a level of no alarm."""
-        return sum(
-            count
-            for finding, count in self.found.items()
-            if finding.answers >> bit & 1
-            and not finding.answers & self.hidden
-            and (not quiet or (finding.declared and finding.level == "info"))
-        )
+    def visible(self) -> Iterator[tuple[Finding, int]]:
+        """What its lines say that no rule hides, and how many there are of each."""
+        return ((finding, count) for finding, count in self.found.items() if not finding.answers & self.hidden)
+
+    def count(self, bit: int, only: Callable[[Finding], bool] = lambda _: True) -> int:
+        """How many lines match a pattern and are not hidden."""
+        return sum(count for said, count in self.visible() if said.answers >> bit & 1 and only(said))
+
+    def samples(self, bit: int) -> Iterator[bytes]:
+        """Lines of a pattern that say different things, the most frequent first."""
+        said = sorted(self.visible(), key=lambda row: -row[1])
+        return (self.examples[finding][1] for finding, _ in said if finding.answers >> bit & 1)
 
     def hides(self, bit: int) -> int:
         """How many lines a rule hides."""
-        hidden = self.hidden & 1 << bit
-        return sum(count for finding, count in self.found.items() if finding.answers & hidden)
+        return sum(count for said, count in self.found.items() if said.answers & self.hidden & 1 << bit)
 
     def events(self) -> Iterator[tuple[Finding, int]]:
-        """The lines that are not hidden and that begin an event, with how many there are."""
-        for finding, count in self.found.items():
-            if not finding.answers & self.hidden and (events := count - self.continued[finding]):
-                yield finding, events
-
-    def coverage(self) -> Coverage:
-        """How much of this source was read."""
-        return Coverage(
-            name=self.name,
-            state=self.state,
-            reason=self.reason,
-            lines=self.lines,
-            characters=self.characters,
-            first=self.first.decode(),
-            last=self.last.decode(),
-        )
+        """What its lines say that are not hidden and begin an event, and how many events there are of each."""
+        return ((said, count - self.continued[said]) for said, count in self.visible() if count > self.continued[said])
 
 
 # ---------------------------------------------------------------------------------------------- compare
@@ -2471,12 +2358,12 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     rules = [rule for rule in settings.ignore if not rule.expired(now.date())]
     patterns = [s.pattern for s in settings.signals] + list(settings.subsystems.values())
     hiding = {len(patterns) + i: rule.container for i, rule in enumerate(rules)}
-    tally = Tally(patterns + [rule.pattern for rule in rules], len(settings.signals), hiding)
+    tally = Tally(patterns + [rule.pattern for rule in rules], hiding)
     with time_limit(settings.timeout_s + HANG_GRACE_S, AnalyzerError(HANGING)):
         facts = collect(settings, tally, now, show)
     sources = list(tally.sources.values())
     order = list(STATES)
-    coverage = sorted((source.coverage() for source in sources), key=lambda c: (order.index(c.state), c.name))
+    coverage = sorted(map(cover, sources), key=lambda c: (order.index(c.state), c.name))
     if not any(source.lines for source in coverage) and any(STATES[source.state] for source in coverage):
         reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3] if source.reason)
         raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
@@ -2488,7 +2375,9 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         for run in read_history(settings, [settings.suffix], f"{now:%Y-%m-%d}")
         if run.selection == settings.selection and run.lines * COMPARED_FROM >= counts["lines"]
     ]
-    templates = name_problems(tally.problems, history)
+    templates = name_problems(sources, history)
+    problems = find_problems(sources, history, templates)
+    hiding_patterns = [tally.patterns[bit] for bit in hiding]
     all_read = counts["lines"] and not any(STATES[source.state] for source in coverage)  # else nothing is gone
     subsystems = enumerate(settings.subsystems, len(settings.signals))
     return Analysis(
@@ -2497,15 +2386,15 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         counts=counts,
         subsystems={label: sum(source.count(bit) for source in sources) for bit, label in subsystems},
         score=health_score(counts, settings.signals),
-        anomalies=find_anomalies(tally, settings, counts),
+        anomalies=find_anomalies(sources, settings, counts),
         coverage=tuple(coverage),
         facts=tuple(facts),
         levels=count_levels(sources),
-        problems=find_problems(tally, history, templates),
+        problems=problems,
         compared=tuple(run.date for run in history),
-        gone=find_gone(tally, history, templates) if history and all_read else (),
+        gone=find_gone(problems, history, templates, hiding_patterns) if history and all_read else (),
         hours=count_hours(sources),
-        peak=find_peak(tally, templates, facts),
+        peak=find_peak(sources, templates, facts),
         losses=find_losses(sources, settings.signals),
         ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
     )
@@ -2524,18 +2413,33 @@ def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> l
     return collector.facts
 
 
-def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) -> tuple[Anomaly, ...]:
+def cover(source: SourceTally) -> Coverage:
+    """How much of a source was read."""
+    return Coverage(
+        name=source.name,
+        state=source.state,
+        reason=source.reason,
+        lines=source.lines,
+        characters=source.characters,
+        first=source.first.decode(),
+        last=source.last.decode(),
+    )
+
+
+def find_anomalies(
+    sources: Sequence[SourceTally], settings: Settings, counts: Mapping[str, int]
+) -> tuple[Anomaly, ...]:
     """The signals that reached their thresholds, heaviest first."""
     anomalies = []
     for bit, sig in enumerate(settings.signals):
         if sig.threshold is None or counts[sig.key] < sig.threshold:
             continue
-        sources = most(tally.sources.values(), bit)
+        worst = most(sources, bit)
         # One from each of the worst sources first, then their next ones.
-        samples = [[(source.name, line) for line in source.samples[bit].values()] for source in sources]
+        samples = [[(source.name, line) for line in source.samples(bit)] for source in worst]
         excerpts = [sample for row in zip_longest(*samples) for sample in row if sample]
         text = sig.anomaly.format(label=sig.label, count=counts[sig.key], period=settings.period)
-        names = tuple(source.name for source in sources)
+        names = tuple(source.name for source in worst)
         anomalies.append(
             Anomaly(signal=sig, count=counts[sig.key], text=text, excerpts=tuple(excerpts[:SAMPLES]), sources=names)
         )
@@ -2544,7 +2448,8 @@ def find_anomalies(tally: Tally, settings: Settings, counts: Mapping[str, int]) 
 
 def most(sources: Iterable[SourceTally], bit: int) -> list[SourceTally]:
     """The sources with lines that match a pattern, most first."""
-    return sorted((source for source in sources if source.count(bit)), key=lambda source: -source.count(bit))
+    counts = {source: source.count(bit) for source in sources}
+    return sorted(filter(counts.__getitem__, counts), key=lambda source: -counts[source])
 
 
 def find_losses(sources: Sequence[SourceTally], signals: Iterable[Signal]) -> tuple[Loss, ...]:
@@ -2554,7 +2459,7 @@ def find_losses(sources: Sequence[SourceTally], signals: Iterable[Signal]) -> tu
             signal=sig,
             points=sig.weight * sum(source.count(bit) for source in sources),
             sources=tuple(source.name for source in most(sources, bit)[:3]),
-            quiet=sum(source.count(bit, quiet=True) for source in sources),
+            quiet=sum(source.count(bit, lambda said: said.declared and said.level == "info") for source in sources),
         )
         for bit, sig in enumerate(signals)
     ]
@@ -2569,55 +2474,74 @@ def count_levels(sources: Iterable[SourceTally]) -> dict[str, tuple[int, int]]:
     return {name: (declared, guessed) for name, (declared, guessed) in levels.items()}
 
 
-def name_problems(problems: Mapping[str, Occurrences], history: Sequence[Run]) -> Mapping[str, str]:
+def name_problems(sources: Iterable[SourceTally], history: Sequence[Run]) -> Mapping[str, str]:
     """Shape, or name that an earlier run stored -> template, the same for the same problem.
 
     From here on they are safe to be shown, as those of earlier runs are: the most frequent PROBLEMS_MAX, the rest
     being OTHER.
     """
-    order = sorted(problems, key=lambda shape: -problems[shape].sources.total())
-    safe = {shape: excerpt(shape, SHAPE_MAX) for shape in order[:PROBLEMS_MAX] if shape != OTHER}
+    events = Counter[str]()
+    for said, count in (row for source in sources for row in source.events()):
+        events[said.shape] += count
+    del events[""], events[OTHER]
+    safe = {shape: excerpt(shape, SHAPE_MAX) for shape, _ in events.most_common(PROBLEMS_MAX)}
     merged = merge_shapes({*safe.values(), *(name for run in history for name in run.problems)} - {OTHER})
     return defaultdict(lambda: OTHER, merged | {shape: merged[name] for shape, name in safe.items()})
 
 
-def find_problems(tally: Tally, history: Sequence[Run], templates: Mapping[str, str]) -> tuple[Problem, ...]:
+def find_problems(
+    sources: Sequence[SourceTally], history: Sequence[Run], templates: Mapping[str, str]
+) -> tuple[Problem, ...]:
     """Events of level warning and above by template, changed ones first, then most first."""
-    lines = sum(source.lines for source in tally.sources.values())
+    lines = sum(source.lines for source in sources)
     rates: list[defaultdict[str, float]] = [defaultdict(float) for _ in history]
     for run, rate in zip(history, rates, strict=True):
         for name, count in run.problems.items():
             rate[templates[name]] += count * lines / max(run.lines, 1)
-    groups: defaultdict[str, list[Occurrences]] = defaultdict(list)
-    for shape, occurrences in sorted(tally.problems.items()):
-        if occurrences.sources.total():  # else all were the beginnings of traces that are told by their ends
-            groups[templates[shape]].append(occurrences)
+    days: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    groups: defaultdict[str, list[tuple[SourceTally, Finding, int]]] = defaultdict(list)
+    for source in sources:
+        for (hour, shape), count in source.hours.items():
+            days[templates[shape]][hour[:10].decode()] += count
+        for said, count in source.events():
+            if said.shape:
+                groups[templates[said.shape]].append((source, said, count))
     problems = []
     for template, events in groups.items():
-        sources = sum((each.sources for each in events), Counter[str]())
-        days = sum((each.days for each in events), Counter[bytes]())
+        counts = Counter[str]()
+        for source, _, count in events:
+            counts[source.name] += count
+        spans = [source.spans[said] for source, said, _ in events if said in source.spans]
+        origin, first_said, _ = min(events, key=lambda event: event[0].examples[event[1]])
+        at, example = origin.examples[first_said]
         problem = Problem(
             template=template,
-            level=min((each.level for each in events), key=SEVERITIES.index),
-            count=sources.total(),
-            sources=dict(sources.most_common()),
-            example=events[0].line,
-            look=events[0].source.look,
-            at=events[0].time.decode(),
+            level=min((said.level for _, said, _ in events), key=SEVERITIES.index),
+            count=counts.total(),
+            sources=dict(counts.most_common()),
+            example=example,
+            look=origin.look,
+            at=at.decode(),
             earlier=max((rate[template] for rate in rates), default=0.0) if history and template != OTHER else None,
-            first=min((each.first for each in events if each.first), default=b"").decode(),
-            last=max(each.last for each in events).decode(),
-            days={day.decode(): days[day] for day in sorted(days)},
+            first=min((first for first, _ in spans), default=b"").decode(),
+            last=max((last for _, last in spans), default=b"").decode(),
+            days={day: days[template][day] for day in sorted(+days[template])},
         )
         problems.append(problem)
     return tuple(sorted(problems, key=lambda p: (not p.changed, SEVERITIES.index(p.level), -p.count, p.template)))
 
 
-def find_gone(tally: Tally, history: Sequence[Run], templates: Mapping[str, str]) -> tuple[str, ...]:
+def find_gone(
+    problems: Iterable[Problem],
+    history: Sequence[Run],
+    templates: Mapping[str, str],
+    rules: Iterable[re.Pattern[bytes]],
+) -> tuple[str, ...]:
     """Templates that were frequent in the last run and did not come again, though no rule hides them."""
-    last = Counter({templates[name]: count for name, count in history[-1].problems.items()})
-    here = {templates[shape] for shape, occurrences in tally.problems.items() if occurrences.sources.total()}
-    rules = [question.pattern for bit, question in enumerate(tally.questions) if bit in tally.hiding]
+    last = Counter[str]()
+    for name, count in history[-1].problems.items():
+        last[templates[name]] += count
+    here = {problem.template for problem in problems}
     return tuple(
         name
         for name, count in last.most_common()
@@ -2627,30 +2551,31 @@ def find_gone(tally: Tally, history: Sequence[Run], templates: Mapping[str, str]
 
 def count_hours(sources: Iterable[SourceTally]) -> dict[str, dict[str, int]]:
     """Problem events by hour, oldest first, and source."""
-    hours: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    hours: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for source in sources:
-        for hour, count in (+source.hours).items():
-            hours[hour.decode()][source.name] = count
-    return dict(sorted(hours.items()))
+        for (hour, _), count in source.hours.items():
+            hours[hour.decode()][source.name] += count
+    return {hour: dict(+counts) for hour, counts in sorted(hours.items()) if +counts}
 
 
-def find_peak(tally: Tally, names: Mapping[str, str], facts: Iterable[Facts]) -> Peak | None:
+def find_peak(sources: Iterable[SourceTally], names: Mapping[str, str], facts: Iterable[Facts]) -> Peak | None:
     """The hour with the most problem events, the first of several; None without any that has a time."""
-    sums = sum((source.hours for source in tally.sources.values()), Counter[bytes]())
-    hour = min(sums, key=lambda at: (-sums[at], at), default=b"")
-    if not tally.hours.get(hour):
+    hours: defaultdict[bytes, tuple[Counter[str], Counter[str]]] = defaultdict(lambda: (Counter(), Counter()))
+    for source in sources:
+        for (hour, shape), count in source.hours.items():
+            hours[hour][0][source.name] += count
+            hours[hour][1][names[shape]] += count
+    if not hours:
         return None
-    templates = Counter[str]()
-    for shape, count in tally.hours[hour].items():
-        templates[names[shape]] += count
-    ((template, main),) = templates.most_common(1)
-    sources = sorted((s for s in tally.sources.values() if s.hours[hour]), key=lambda s: -s.hours[hour])
+    hour = min(hours, key=lambda at: (-hours[at][0].total(), at))
+    by_source, by_template = hours[hour]
+    ((template, main),) = by_template.most_common(1)
     return Peak(
         hour=hour.decode(),
-        events=sums[hour],
+        events=by_source.total(),
         template=template,
         main=main,
-        sources=tuple(source.name for source in sources),
+        sources=tuple(name for name, _ in (+by_source).most_common()),
         facts=tuple(words for fact in facts for words in fact.happened(hour.decode())),
     )
 

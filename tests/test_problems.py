@@ -67,7 +67,7 @@ def test_a_bare_python_trace_is_told_by_its_exception(tmp_path: Path) -> None:
 
 
 def test_a_trace_in_one_stream_is_not_broken_by_the_other() -> None:
-    tally = ala.Tally([], 0)
+    tally = ala.Tally([])
     source = tally.source("app")
     feed(source, "\n".join(PYTHON[:10]).encode(), stream=2)
     feed(source, b"2026-11-20 10:00:01,000 INFO going on\n")
@@ -79,7 +79,7 @@ def test_a_trace_in_one_stream_is_not_broken_by_the_other() -> None:
 @pytest.mark.parametrize("sample", sorted((REPO / "tests" / "samples").glob("*.log")), ids=lambda path: path.stem)
 def test_levels_asked_once_a_kind_are_those_asked_of_every_line(sample: Path) -> None:
     data = sample.read_bytes()
-    tally = ala.Tally([], 0)
+    tally = ala.Tally([])
     feed(tally.source("x"), data)
     asked_by_kind = dict.fromkeys(ala.SEVERITIES, 0)
     for finding, count in tally.source("x").found.items():
@@ -101,7 +101,7 @@ def test_digits_that_decide_are_asked_of_every_line() -> None:
         "batch done, errors: 0",
         "batch done, errors: 4",
     ]
-    tally = ala.Tally([], 0)
+    tally = ala.Tally([])
     feed(tally.source("x"), "\n".join(lines).encode())
     levels: dict[str, int] = {}
     for finding, count in tally.source("x").events():
@@ -250,13 +250,26 @@ def test_memory_of_shapes_is_bounded_and_many_names_do_not_hide_what_is_new(monk
     names = "kilo lima mike nine oscar papa quebec romeo".split()  # noqa: SIM905  # a list of words reads better
     lines = [f"ERROR login failed for user {name}" for name in names] + ["ERROR ledger does not balance"] * 3
     lines += [f"ERROR {name} {name} {name} broke" for name in names]
-    tally = ala.Tally([], 0)
+    tally = ala.Tally([])
     feed(tally.source("x"), "\n".join(lines).encode())
     shapes = {finding.shape: count for finding, count in tally.source("x").events()}
     assert shapes["login failed for <*>"] == 3
     assert shapes["ledger does not <*>"] == 3
     assert len(shapes) == 11  # five, as many by their first words, and the rest
     assert shapes[ala.OTHER] == 5
+
+
+def test_memory_of_findings_is_bounded_however_patterns_combine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ala, "SHAPES_MAX", 20)
+    words = "warn critical exit restart kilo lima mike nine".split()  # noqa: SIM905  # a list of words reads better
+    tally = ala.Tally(words)
+    mixed = ["".join(word for bit, word in enumerate(words) if number >> bit & 1) for number in range(256)]
+    lines = [f"ERROR {place} {place} {place} broke, user={mix}" for place in "abcdefgh" for mix in mixed]
+    feed(tally.source("x"), "\n".join(lines).encode())
+    assert sum(count for _, count in tally.source("x").events()) == len(lines)
+    assert len({finding.shape for finding in tally.findings.values()}) < 40
+    assert len(tally.findings) <= 2 * 20 + 256
+    assert [tally.source("x").count(bit) for bit in range(8)] == [8 * 128] * 8
 
 
 @pytest.mark.parametrize(

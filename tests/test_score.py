@@ -59,23 +59,23 @@ def test_a_score_that_rounds_up_to_a_floor_has_its_rating() -> None:
 def analysed(tally: ala.Tally, **counts: int) -> list[str]:
     settings = ala.Settings(root=Path("/nowhere"))
     full = {signal.key: 0 for signal in ala.SIGNALS} | counts
-    return [anomaly.signal.key for anomaly in ala.find_anomalies(tally, settings, full)]
+    return [anomaly.signal.key for anomaly in ala.find_anomalies(list(tally.sources.values()), settings, full)]
 
 
 @pytest.mark.parametrize(
     ("key", "threshold"), [("critical", 1), ("exits", 1), ("restarts", 1), ("errors", 50), ("warnings", 100)]
 )
 def test_a_signal_becomes_an_anomaly_at_its_threshold(key: str, threshold: int) -> None:
-    tally = ala.Tally([signal.pattern for signal in ala.SIGNALS], len(ala.SIGNALS))
+    tally = ala.Tally([signal.pattern for signal in ala.SIGNALS])
     assert analysed(tally, **{key: threshold - 1}) == []
     assert analysed(tally, **{key: threshold}) == [key]
 
 
 def test_startups_are_never_an_anomaly() -> None:
-    assert analysed(ala.Tally([], 0), startups=10_000) == []
+    assert analysed(ala.Tally([]), startups=10_000) == []
 
 
 def test_the_heaviest_anomaly_comes_first() -> None:
-    tally = ala.Tally([signal.pattern for signal in ala.SIGNALS], len(ala.SIGNALS))
+    tally = ala.Tally([signal.pattern for signal in ala.SIGNALS])
     found = analysed(tally, warnings=100, errors=50, critical=1, exits=1, restarts=1)
     assert found == ["critical", "exits", "restarts", "errors", "warnings"]
