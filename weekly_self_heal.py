@@ -101,6 +101,7 @@ EMPTY_BLOBS = {"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}
 EMPTY_BLOBS |= {"473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"}
 INVALID = "not valid Python"
 MINOR_MAX = 40  # of the versions of Python that are looked for
+PYTHON_VERSION = re.compile(r"(?m)^\s*(?:requires-python\s*=.*?)?\b(\d\.\d+)")
 COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), 'module', 'exec', dont_inherit=True)"
 IMPORT = "import importlib, os, sys; os.chdir(sys.argv[1]); sys.path[:0] = sys.argv[2:0:-1]; "
 IMPORT += "importlib.import_module(sys.argv[3])"
@@ -316,7 +317,10 @@ def module_fault(plan: Plan, agent: Agent, module: str, names: set[str], until: 
     except OSError as error:
         return error.strerror or type(error).__name__
     if fault := fault_of(data) if data or not module.endswith("__init__.py") else "":
-        return fault
+        if not fault.startswith(INVALID) or not newer_python(plan, module, data):
+            return fault
+        names.update(agent.required)  # may be in what this Python cannot read; Phase 2 tells of the module
+        return ""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for top in ast.parse(data).body if agent.required else ():
         if isinstance(top, kinds):
@@ -425,11 +429,18 @@ def fault_of(data: bytes) -> str:
 
 
 def newer_python(plan: Plan, module: str, data: bytes) -> str:
-    """The first other Python on the PATH to which a module is valid: the one that it or the configuration names, or
-    one of a later version than ours."""
-    named = re.match(rb"#![ \t]*(?:\S*/env[ \t]+)?(?:\S*/)?(python[\d.]*)\s", data)
-    later = [f"python3.{minor}" for minor in range(sys.version_info.minor + 1, MINOR_MAX)]
-    for name in dict.fromkeys([plan.python, *([os.fsdecode(named[1])] if named else []), *later]):
+    """The first other Python on the PATH to which a module is valid: the one that the configuration, its `#!` line,
+    `.python-version` or `requires-python` names, or one of a later version than ours."""
+    names = [plan.python, *re.findall(r"\A#![ \t]*(?:\S*/env[ \t]+)?(?:\S*/)?(python[\d.]*)\s", data.decode("latin-1"))]
+    for folder in (plan.root / module).parents:
+        for file in (".python-version", "pyproject.toml"):
+            with contextlib.suppress(OSError):
+                text = read_module(folder / file).decode("latin-1")
+                names += [f"python{version}" for version in PYTHON_VERSION.findall(text)]
+        if folder == plan.root:
+            break
+    names += [f"python3.{minor}" for minor in range(sys.version_info.minor + 1, MINOR_MAX)]
+    for name in dict.fromkeys(names):
         python = shutil.which(name)
         if python and python != sys.executable:
             argv = [python, "-I", "-c", COMPILE, str(plan.root / module)]

@@ -312,12 +312,18 @@ def test_sparse_and_partial_clones_are_not_filled_up(checkout: Path, tmp_path: P
     assert not (sparse / "keep.py").exists()
 
 
-@pytest.mark.parametrize("how", ["PATH", "shebang", "configuration", "none"])
+@pytest.mark.parametrize("how", ["PATH", "shebang", "configuration", ".python-version", "requires-python", "none"])
 def test_a_module_for_a_later_python_is_told_and_not_replaced(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The later Python stands for any with one word more in its grammar: it leaves out `later`."""
-    name = {"shebang": "python9", "configuration": "mine"}.get(how, "python3.39")
+    name = {"shebang": "python9", "configuration": "mine", "PATH": "python3.39", "none": "python3.39"}.get(
+        how, "python2.7"
+    )
+    if how == ".python-version":
+        (checkout / how).write_text("2.7.18\n")
+    if how == "requires-python":
+        (checkout / "pyproject.toml").write_text('[project]\nrequires-python = ">=2.7,<3"\n')
     (tmp_path / "bin").mkdir()
     script = (
         f'#!/bin/sh\nsed "s/^later //" "$4" > {tmp_path}/plain && exec {sys.executable} -I -c "$3" {tmp_path}/plain\n'
@@ -326,13 +332,17 @@ def test_a_module_for_a_later_python_is_told_and_not_replaced(
     (tmp_path / "bin" / name).chmod(0o755)
     if how != "none":
         monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    config = '[agents."Keeper"]\nmodules = ["keep.py"]\nrequired = ["act"]\n'
     if how == "configuration":
-        (checkout / "ai_log_analyzer.toml").write_text(f'[heal]\npython = "{tmp_path}/bin/mine"\n')
+        config += f'[heal]\npython = "{tmp_path}/bin/mine"\n'
+    (checkout / "ai_log_analyzer.toml").write_text(config)
     run(checkout)
     data = (b"#!/usr/bin/env python9\n" if how == "shebang" else b"") + b"later x = 1\n"
     (checkout / "keep.py").write_bytes(data)
-    run(checkout)
     kept = how != "none"
+    run(checkout, only="1")
+    assert f"| Keeper | 1 | {'ok' if kept else 'failed'} |" in report(checkout)
+    run(checkout)
     assert verdict(checkout, "keep.py")[0] == ("left alone" if kept else "restored")
     assert (checkout / "keep.py").read_bytes() == (data if kept else SOURCE)
     (checkout / "keep.py").write_bytes(b"\0" + data)
