@@ -52,11 +52,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import lru_cache, partial
+from html import unescape
 from itertools import accumulate, zip_longest
 from operator import le
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 __version__ = "1.0.0"
 PROG = "ai_log_analyzer.py"
@@ -169,6 +170,7 @@ SHAPE_MAX = 200  # characters of a problem's template
 OTHER = "(other problems)"
 HOURS_MAX = 20_000  # problems by hour that are counted for a source
 SAMPLES = 3  # excerpts for each anomaly
+DISGUISES_MAX = 3  # escapes within escapes that are looked through
 EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
 
 
@@ -1746,7 +1748,7 @@ _NOTHING = re.compile(
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|must|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and"
-    r"|or|user|too|self|expected|using|with|authentication|authorization|rotation"
+    r"|or|user|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation"
     r"|(?:must|should|cannot|is|was|has|does)(?: [\w']+)+\.?"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
@@ -1766,7 +1768,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _DIGEST_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\bid|_id|Id|(?i:\bh1|sha\d+|hash|tx\w*|digest|fingerprint|etag|integrity|boundary))\W{1,4}$"
+    r"(?:\bid|_id|Id|(?i:\bh1|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest|fingerprint|etag|integrity|boundary))\W{1,4}$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_type, secretName, password_file
@@ -1802,7 +1804,7 @@ def _is_dense(value: str, least: int = 16) -> bool:
 
 
 def _always(hit: Hit) -> bool:
-    return not _NOTHING.fullmatch(hit["s"])
+    return not _NOTHING.fullmatch(hit["s"].strip("\"'"))
 
 
 def _random(hit: Hit) -> bool:
@@ -1830,8 +1832,9 @@ def _labelled(hit: Hit) -> bool:
     glued = suffix[:1].isalpha() and not camel and not same  # secretary, tokenizer
     if glued or _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
         return False
-    flag = hit["soft"] and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
-    prose = hit["soft"] and not flag and not (hit["q"] and name.lower().startswith("passw"))
+    soft = hit["soft"] is not None
+    flag = soft and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
+    prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
     if kind == "key":
         return _is_dense(value)
     if kind == "weak" and hit["q"] and not prose and re.fullmatch(r"(?=.*\d)[a-z][A-Za-z\d]{6,}", value):
@@ -1849,17 +1852,16 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     r"(?:(?P<strong>passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
-    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|account|shared|auth|subscription|consumer|listen"
+    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
-    rf"|(?P<weak>token|credential|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
+    rf"|(?P<weak>token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
     rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}key))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
-    r"(?P<sep>(?:\\*[\"'`]{0,2}|%2[27]|&quot;)\]?[ \t]*"
-    r"(?:=>|->(?=[ \t]*[\"'])|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:|%3[AD]|\\u003[ad])"
-    r"(?:%2[27]|&quot;|[ \t]*)"
+    r"(?P<sep>\\*[\"'`]{0,2}\]?[ \t]*"
+    r"(?:=>|->(?=[ \t]*[\"'])|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\bvalue\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^<>\n]{0,300}</))"
@@ -1871,7 +1873,7 @@ _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one 
     r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_]{1,20}\()?[bru]{0,2}"
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
     r"(?P<s>(?(xml)[^<\n]+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
-    r"|(?:(?!%22|%26[\w.-]*%3D|&quot;)(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
+    r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
     r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w))){1,120}+)))"
 )
 _OPTIONS = r"[^\n|;]{0,200}?[ \t\"']"
@@ -1894,48 +1896,54 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # seed phrases: numbered words, or words with one and the same gap
         ("mnemonic seed recovery backup wallet", _always, r"(?:mnemonic|seed|recovery|backup|wallet)[\w ]{0,20}\W{1,6}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+",
-         r"|[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)"),
+         r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+))"),
         ("authorization", _credential,
-         r"\bauthorization\\*[\"']?[ \t]*(?:[:=,]|%3A)[ \t]*[\[(]?[ \t]*(?:b?(?P<q>\\*[\"']))?",
+         r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
-         r"(?:(?:[\w-]+=\\*\"[^\"\n]*\"|[^\s\"',\])}]+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
-        ("cookie", _always, r"\bcookie\\*[\"']?[ \t]*[:=][ \t]*\[?b?\\*[\"']?(?P<s>(?!max-age|path=|domain)",
+         r"(?:(?:[\w-]+=\"[^\"\n]*\"|[^\s\"',\])}]+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
+        ("cookie", _always, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age|path=|domain)",
          r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
-        ("@ %40", _always, rf"(?:(?P<web>https?:(?:\\*/){{2}}{_USER}*:)",
-         rf"|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}:(?:\\*/){{2}}{_USER}*:",
+        ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)",
+         rf"|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
          r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\(",
          r"|[^\s\"'/@]{3,64}@/\w)",
-         r"|(?P<code>%3A%2F%2F(?:(?!%3A|%2F)[^\s:/@\"'<>])*%3A)|\bjdbc:oracle:\w+:[\w.$-]+/",
+         r"|\bjdbc:oracle:\w+:[\w.$-]+/",
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
          r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
-         r"|(?(code)(?:(?!%2F|%40)[^\s\"'<>&@]){1,300}|[^\s\"'<>]{1,300})))(?(code)%40|@)"),
-        ("bearer basic hook ping services trigger", _random,
-         r"(?:\b(?:bearer|basic)(?:[ \t]+|%20)|hooks\.slack\.com\\*/\w+\\*/|\bhc-ping\.com/",
-         r"|/services\\*/(?=T\w+\\*/B)",
-         r"|/(?:webhook\w*|hooks?|ping|trigger\w*)\\*/(?:send\?key=)?|%2Fwebhooks%2F(?=\d+%2F))",
+         r"|[^\s\"'<>]{1,300}))@"),
+        ("bearer basic auth hook ping services trigger", _random,
+         r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
+         r"|/services/(?=T\w+/B)",
+         r"|/(?:webhook\w*|hooks?|ping|trigger\w*)/(?:send\?key=)?)",
          r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
-        # what shows by itself: JWT, Discord and Telegram bots, the user of a Sentry DSN, vendors' prefixes
-        ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b[MNO][\w-]{22,}\.[\w-]{5,8}\.[\w-]{25,}",
+        # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
+        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet))?/",
+         r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
+        # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
+        ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
+         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}",
          r"|(?<=://)[\w-]{16,200}(?=@)",
-         r"|(?-i:(?<!\d)\d{6,12}(?::|%3A)(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
+         r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
          r"(?:A[KS]IA(?=[A-Z0-9]{12})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
          r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|lin_api|ntn|dckr_pat|rubygems",
-         r"|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
+         r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
         ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create)",
          r"\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
-        ("mysql mariadb auth zip mosquitto redis-cli ldap sshpass mongo login -u user -pass echo pass identified",
+        ("mysql mariadb auth zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
+         " identified |554=",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
-         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]+:(?!\d+(?![^\s\"\']))",
-         rf"|(?:\bauth=|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:",
+         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
+         rf"|(?:\bauth[=:][ \t]*|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|\w*passwd))",
+         r"|\|554=|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
          r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
          r"[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
@@ -1944,12 +1952,15 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("otp fa pin code password your use enter", _always,
          r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
-         r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))\\*[\"']?",
-         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*\\*[\"']?(?:G-)?",
+         r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?",
+         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw secret key token credential session sid auth sig seed csrf", _labelled,
+        ("pass pw secret key token credential macaroon session sid auth sig seed csrf", _labelled,
          rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        # hashes of passwords, as crypt and PostgreSQL write them
+        ("$", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
+         r"|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
         # bare base64, but no mangled C++ or Rust name
         ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR])(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
@@ -1991,14 +2002,39 @@ KNOWN_SECRETS = {*environment_secrets(os.environ)}  # and what is read from `.en
 
 
 def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
-    """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's."""
+    """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's.
+
+    When one shows only behind escapes or look-alike letters, the text is given as it reads without them.
+    """
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for secret in sorted(KNOWN_SECRETS, key=len, reverse=True) if secrets is None else secrets:
-        text = text.replace(secret, REDACTED) if secret else text
+    literal = sorted(KNOWN_SECRETS, key=len, reverse=True) if secrets is None else secrets
+    text = _struck(text, literal)
+    if (plain := _undisguised(text)) == text:
+        return text
+    struck = _struck(plain, literal)
+    return text if struck == plain else struck
+
+
+def _struck(text: str, literal: Iterable[str]) -> str:
+    for secret in filter(None, literal):
+        text = text.replace(secret, REDACTED)
     low = text.lower() if text.isascii() else ""  # what else may stand for a letter is left to the expressions
     for hints, pattern, is_secret in _RULES:
         if not low or not hints or any(map(low.__contains__, hints)):
             text = _strike(text, pattern, is_secret)
+    return text
+
+
+_ESCAPE = re.compile(r"\\+(?:u00|x)([2-7][0-9a-f])|\\+(?=[/\"'])", re.IGNORECASE)
+
+
+def _undisguised(text: str) -> str:
+    """The text as it reads without colours, escapes of URLs, strings and HTML, wide letters and hidden marks."""
+    for _ in range(DISGUISES_MAX):
+        text = _ESCAPE.sub(lambda hit: bytes.fromhex(hit[1] or "").decode(), unescape(unquote(_ANSI.sub("", text))))
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFKD", text)
+        text = "".join(char for char in text if char == "\n" or unicodedata.category(char)[0] not in "CM")
     return text
 
 
@@ -2030,7 +2066,7 @@ def excerpt(line: str | bytes, limit: int = 120, secrets: Collection[str] | None
     text = head.decode("utf-8", "replace") if isinstance(head, bytes) else head
     if len(line) > cap:  # half a token is no longer recognised as one: cut before it
         text = text[: max(len(text) - 256, *(text.rfind(stop) + 1 for stop in " \t\n\"'"))] + "…"
-    text = redact(_clean(_ANSI.sub("", text)), secrets).strip()
+    text = _clean(redact(_clean(_ANSI.sub("", text)), secrets)).strip()
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 

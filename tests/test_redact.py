@@ -278,7 +278,7 @@ passphrase => "«spaced»" -> passphrase
 ENCRYPTION_KEY="«std43»=" MODE=gcm -> MODE=gcm
 ""password"":""«pw»"",""n"":1 -> ""n"":1
 &quot;password&quot;:&quot;«alnum14»&quot; html -> html
-%22password%22%3A%22«alnum14»%22%2C%22n%22 -> n%22
+%22password%22%3A%22«alnum14»%22%2C%22n%22 -> "n"
 KC-API-KEY: «hex24» KC-API-PASSPHRASE: «pw» kucoin -> kucoin
 CB-ACCESS-SIGN: «std43»= CB-ACCESS-TIMESTAMP: 1731628800 -> 1731628800
 kraken API-Sign: «std86»== nonce=1731628800 -> nonce=1731628800
@@ -391,7 +391,7 @@ Your password is «alnum14» -> Your password
 new_password=«word»&confirm_password=«word»&x=1 -> x=1
 {\"api_key\": \"«alnum32»\", \"n\": 1} -> n
 "body":"{\\\"secret\\\":\\\"«pw»\\\"}" -> body
-password%3D«word»%26user%3Dbob -> user%3Dbob
+password%3D«word»%26user%3Dbob -> user=bob
 "password":"«pw»\\n","x":1 -> "x":1
 Set-Cookie: __Host-session=«url43»; Secure; SameSite=Lax -> Set-Cookie
 cookies: {'sessionid': '«lower32»', 'theme': 'dark'} -> theme
@@ -526,7 +526,7 @@ headers=[(b'x-api-key', b'«alnum40»'), (b'n', b'1')] -> b'n'
 <server user="bob" pwd="«word»" host="db"/> -> host="db"
 <apiKey>«alnum32»</apiKey><n>1</n> -> <n>1</n>
 <token type='x'>«hex40»</token> -> token
-login%3Fpassword%3D«alnum12»%26n%3D1 -> n%3D1
+login%3Fpassword%3D«alnum12»%26n%3D1 -> n=1
 CREATE USER 'q'@'%' IDENTIFIED WITH mysql_native_password AS '*«HEX40»' -> CREATE USER
 ALTER USER postgres PASSWORD '«spaced»'; -> ALTER USER postgres
 create role bot with login encrypted password '«word»' valid until -> valid until
