@@ -273,11 +273,6 @@ def timed_block(lines: Sequence[bytes], times: Sequence[bytes], stream: int = 1)
     return Block(zeroed, lines.__getitem__, times.__getitem__, min(times), max(times), ordered, stream)
 
 
-def parse_time(stamp: str) -> dt.datetime:
-    """An RFC 3339 time as Docker writes it; the finest digits are cut."""
-    return dt.datetime.fromisoformat(stamp)
-
-
 # Worst first; the flag says whether the figures are incomplete because of it.
 STATES = {"unreadable": True, "damaged": True, "cut": True, "short": False, "empty": False, "whole": False}
 
@@ -649,6 +644,65 @@ def plain_reason(stderr: bytes) -> str:
     return next(known, "") or excerpt(lines[-1] if lines else "no reason given")
 
 
+# ---------------------------------------------------------------------------------------------- times
+
+# As Docker writes them: RFC 3339 in UTC with nanoseconds.
+
+
+def parse_time(stamp: str) -> dt.datetime:
+    """An RFC 3339 time as Docker writes it; the finest digits are cut."""
+    return dt.datetime.fromisoformat(stamp)
+
+
+SECOND = lru_cache(maxsize=64)(lambda second: f"{dt.datetime.fromtimestamp(second, dt.UTC):%Y-%m-%dT%H:%M:%S}".encode())
+MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+# 2026-11-20T13:06:00.5+01:00, 2026/11/20 13:06 (Go, nginx), 20/Nov/2026:13:06:00 +0000, 20 Nov 2026 13:06 (redis)
+FILE_DATE = re.compile(
+    rb"(?:([12]\d{3}[-/](?:0[1-9]|1[0-2])[-/](?:0[1-9]|[12]\d|3[01]))[T ]"
+    rb"|(0[1-9]|[12]\d|3[01])[/ ](%s)[/ ]([12]\d{3})[: ])"
+    rb"((?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d)?)(?:[.,](\d{1,9}))?(?:(?(2)[ ])([+-]\d\d(?::?[0-5]\d)?)(?!\d))?"
+    % b"|".join(MONTHS)
+)
+DATE_WITHIN = 100  # bytes of a line's head
+PROBES = 128  # lines of a block of a file that tell whether it has dates, and from when to when it is
+
+
+def date_of(line: bytes) -> bytes:
+    """A line of a file -> the time of the first date in its head, in UTC if it names no zone; empty without one."""
+    if not (found := FILE_DATE.search(line, 0, DATE_WITHIN)):
+        return b""
+    date, day, month, year, clock, fraction, zone = found.groups()
+    date = date.replace(b"/", b"-") if date else b"%s-%02d-%s" % (year, MONTHS.index(month) + 1, day)
+    time = date + b"T" + clock + (b":00" if len(clock) < 8 else b"")
+    if not (moment := moment_of(date if zone is None else time + zone)):
+        return b""
+    if zone:
+        time = moment.astimezone(dt.UTC).isoformat()[:19].encode()
+    return time + b"." + (fraction or b"").ljust(9, b"0") + b"Z"
+
+
+@lru_cache(maxsize=1024)
+def moment_of(text: bytes) -> dt.datetime | None:
+    """A date, with or without a time; None if there is no such day or zone."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return dt.datetime.fromisoformat(text.decode())
+    return None
+
+
+def dates(lines: Sequence[bytes], before: bytes) -> Callable[[int], bytes]:
+    """The times of a file's lines, found when asked for: a line without a date has the time of the line before."""
+    known = {-1: before}
+
+    def time_of(place: int) -> bytes:
+        at = place
+        while (time := known.get(at)) is None and not (time := date_of(lines[at])):
+            at -= 1
+        known[place] = time
+        return time
+
+    return time_of
+
+
 # ---------------------------------------------------------------------------------------------- collect
 
 
@@ -974,7 +1028,6 @@ def is_deleted(log: str) -> bool:
 
 # ---- the journal and files
 
-SECOND = lru_cache(maxsize=64)(lambda second: f"{dt.datetime.fromtimestamp(second, dt.UTC):%Y-%m-%dT%H:%M:%S}".encode())
 JOURNAL_FIELD = re.compile(rb"(\w+)(?:=(.*))?\n")
 
 
@@ -1429,8 +1482,6 @@ WORDS = (
 _UNIT = r"(?:\s?(?:[KMGT]i?B|[kmgt]b|bytes?|[mun]?s|secs?|seconds?|min|minutes?|hours?|days?)(?![\w/]))?"
 _EDGE = r"\s,;()\[\]{}<>\"'=|"
 _GROUP = r"\{[^{}]*+\}|\([^()]*+\)|\[[^\[\]]*+\]"
-# A size told twice, as in "1190 bytes (1.16 KB)", and dots that lead from a name to its value.
-FILLER = re.compile(r"(?<=\w)(?: \(\d[\d.,]* ?[KMGTkmgt]?i?B\)|(\.{2,})(?=\w))")
 VARIABLE = _verbose(
     rf"""(?<![^{_EDGE}:]) (?:
         (?<=[\w\])]=) (?: "[^"]*+" | '[^']*+' | {_GROUP} | [^{_EDGE}]++(?:{_GROUP})*+ )
@@ -1440,8 +1491,8 @@ VARIABLE = _verbose(
               [^{_EDGE}\d]*+\d[^{_EDGE}]*(?<![:.]){_UNIT} )
       | (?<=[A-Za-z_"]:) \d[^{_EDGE}]*(?<![:.]){_UNIT} )"""
 )
-MAY_VARY = re.compile(r"[\d=/\\]|\.\.|<\*>")  # without one of these nothing is masked
-LIST = re.compile(r"<\*>(?:[,;]? ?<\*>)+")
+MAY_VARY = re.compile(r"[\d=/\\]|<\*>")  # without one of these nothing is masked
+LIST = re.compile(r"<\*>(?:[,;]? ?(?:<\*>|\(<\*>\)))+")
 PIECES = re.compile(r"((?:[\s()\[\]{}\"'=,;:|]|<(?!\*>)|(?<!\*)>)+)")
 Pieces: TypeAlias = tuple[str, ...]  # words at even places, what separates them at odd ones
 Slot: TypeAlias = tuple[int, Pieces, Pieces]
@@ -1482,54 +1533,6 @@ STEPS = {
     "inner": {"": ("", False), "calm": ("alarm", True)},  # indented, speaks of an error
     "blank": {"": ("", False)},
 }
-
-
-MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-# 2026-11-20T13:06:00.5+01:00, 2026/11/20 13:06 (Go, nginx), 20/Nov/2026:13:06:00 +0000, 20 Nov 2026 13:06 (redis)
-FILE_DATE = re.compile(
-    rb"(?:([12]\d{3}[-/](?:0[1-9]|1[0-2])[-/](?:0[1-9]|[12]\d|3[01]))[T ]"
-    rb"|(0[1-9]|[12]\d|3[01])[/ ](%s)[/ ]([12]\d{3})[: ])"
-    rb"((?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d)?)(?:[.,](\d{1,9}))?(?:(?(2)[ ])([+-]\d\d(?::?[0-5]\d)?)(?!\d))?"
-    % b"|".join(MONTHS)
-)
-DATE_WITHIN = 100  # bytes of a line's head
-PROBES = 128  # lines of a block of a file that tell whether it has dates, and from when to when it is
-
-
-def date_of(line: bytes) -> bytes:
-    """A line of a file -> the time of the first date in its head, in UTC if it names no zone; empty without one."""
-    if not (found := FILE_DATE.search(line, 0, DATE_WITHIN)):
-        return b""
-    date, day, month, year, clock, fraction, zone = found.groups()
-    date = date.replace(b"/", b"-") if date else b"%s-%02d-%s" % (year, MONTHS.index(month) + 1, day)
-    time = date + b"T" + clock + (b":00" if len(clock) < 8 else b"")
-    if not (moment := moment_of(date if zone is None else time + zone)):
-        return b""
-    if zone:
-        time = moment.astimezone(dt.UTC).isoformat()[:19].encode()
-    return time + b"." + (fraction or b"").ljust(9, b"0") + b"Z"
-
-
-@lru_cache(maxsize=1024)
-def moment_of(text: bytes) -> dt.datetime | None:
-    """A date, with or without a time; None if there is no such day or zone."""
-    with contextlib.suppress(ValueError, OverflowError):
-        return dt.datetime.fromisoformat(text.decode())
-    return None
-
-
-def dates(lines: Sequence[bytes], before: bytes) -> Callable[[int], bytes]:
-    """The times of a file's lines, found when asked for: a line without a date has the time of the line before."""
-    known = {-1: before}
-
-    def time_of(place: int) -> bytes:
-        at = place
-        while (time := known.get(at)) is None and not (time := date_of(lines[at])):
-            at -= 1
-        known[place] = time
-        return time
-
-    return time_of
 
 
 def declared_level(line: str | bytes) -> str | None:
@@ -1685,8 +1688,6 @@ def shape_of(message: str) -> str:
     """Message of a line -> its shape."""
     if not MAY_VARY.search(message):
         return " ".join(message.split())
-    if ".." in message or "B)" in message:
-        message = FILLER.sub(r" \1 ", message)
     return " ".join(LIST.sub(WILD, VARIABLE.sub(WILD, message)).split())
 
 
