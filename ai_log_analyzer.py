@@ -1497,43 +1497,6 @@ PIECES = re.compile(r"((?:[\s()\[\]{}\"'=,;:|]|<(?!\*>)|(?<!\*)>)+)")
 Pieces: TypeAlias = tuple[str, ...]  # words at even places, what separates them at odd ones
 Slot: TypeAlias = tuple[int, Pieces, Pieces]
 
-# What a line is to a stack trace. Names are matched in one way only, so that nothing is tried twice.
-ROLE = _verbose(
-    r"""(?P<blank>\s*+$)
-      | (?P<frame>\s+(?:at\s|File\s"|\.\.\.|\^|~) | \#\d+\s(?!ERROR|WARN)
-          | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)
-      | (?P<cause>\s*+(?:Caused\sby|Suppressed|Wrapped\sby):
-          | During\shandling\sof\sthe\sabove | The\sabove\sexception\swas)
-      | (?P<trace>\s*+(?:[+|]\s+)?(?:Exception\sGroup\s)?Traceback\s\(most\srecent)
-      | (?P<panic>(?:panic|fatal\serror):\s)
-      | (?P<routine>goroutine\s\d | \[signal\s | runtime\sstack: | created\sby\s\S+[./] | exit\sstatus\s\d
-          | [a-z]\w{1,5}\s+0x[0-9a-f]+$)
-      | (?P<error>(?:Exception\sin\sthread\s"[^"]*"\s|Unhandled\sexception[.:]\s)?
-          [\w$]++(?:[./:\\]++[\w$]++)*+(?:(?<=Error)|(?<=Exception)|(?<=Throwable))(?::\s|:?\s*+$))
-      | (?P<call>[\w./$-]++\(.*\)\s*+$ | [a-z_]\w*+(?:\.[a-z_]\w*+)*+\.[A-Z]\w*+(?::\s|$))
-      | (?P<head>\s+(?:\d|[\[<]\d|[A-Z]{4,8}\s) | (?=\S))
-      | (?P<indent>\s)"""
-)
-# Role of a line -> for each state of its stream ("" for the rest) the next state, or "" to stay, and whether
-# the line begins an event. States: calm after a line that is no problem, alarm after one to which a trace may
-# belong, trace in a Python trace until its last line, dump in a Go one, done after a trace.
-STEPS = {
-    "info": {"": ("calm", True)},
-    "bad": {"": ("alarm", True)},
-    "text": {"": ("calm", True), "trace": ("done", False)},
-    "woe": {"": ("alarm", True), "trace": ("done", False)},  # declares nothing, speaks of an error
-    "trace": {"": ("trace", True), "alarm": ("trace", False)},
-    "error": {"": ("done", True), "alarm": ("done", False), "trace": ("done", False)},
-    "cause": {"": ("alarm", False), "calm": ("alarm", True)},
-    "panic": {"": ("dump", True), "alarm": ("dump", False)},
-    "routine": {"": ("dump", True), "alarm": ("dump", False), "dump": ("dump", False)},
-    "call": {"": ("calm", True), "trace": ("done", False), "dump": ("dump", False)},
-    "frame": {"": ("", False), "alarm": ("done", False)},
-    "indent": {"": ("", False)},
-    "inner": {"": ("", False), "calm": ("alarm", True)},  # indented, speaks of an error
-    "blank": {"": ("", False)},
-}
-
 
 def declared_level(line: str | bytes) -> str | None:
     """Line -> the level it declares ('info', 'warning', 'error', 'critical'), or None."""
@@ -1613,11 +1576,9 @@ def _text(line: str | bytes) -> str:
 
 def _access(text: str) -> str | None:
     found = ACCESS.search(text) if '" ' in text or "ms" in text or "| " in text else None
-    return _status(found[found.lastindex or 0]) if found else None
-
-
-def _status(code: str) -> str:
-    return "error" if code >= "500" else "info"
+    if not found:
+        return None
+    return "error" if found[found.lastindex or 0] >= "500" else "info"
 
 
 def _field(key: str, value: str) -> str | None:
@@ -1647,7 +1608,7 @@ def _json(text: str) -> tuple[str | None, str]:
             status = value
     found = depths[min(depths)] if depths else None
     if not found and status and ('"method"' in text or '"request' in text):
-        found = _status(status)
+        found = "error" if status >= "500" else "info"
     message = next((messages[key] for key in MESSAGE_KEYS if key in messages), text)
     return found, message.replace('\\"', '"')
 
@@ -1721,6 +1682,44 @@ def _merged(pieces: Pieces, slots: dict[Slot, set[str]]) -> Pieces:
     return (*pieces[:-at], WILD, *pieces[1 - at :]) if variety >= MERGE_FROM else pieces
 
 
+# ---------------------------------------------------------------------------------------------- traces
+
+# What a line is to a stack trace. Names are matched in one way only, so that nothing is tried twice.
+ROLE = _verbose(
+    r"""(?P<blank>\s*+$)
+      | (?P<frame>\s+(?:at\s|File\s"|\.\.\.|\^|~) | \#\d+\s(?!ERROR|WARN)
+          | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)
+      | (?P<cause>\s*+(?:Caused\sby|Suppressed|Wrapped\sby):
+          | During\shandling\sof\sthe\sabove | The\sabove\sexception\swas)
+      | (?P<trace>\s*+(?:[+|]\s+)?(?:Exception\sGroup\s)?Traceback\s\(most\srecent)
+      | (?P<panic>(?:panic|fatal\serror):\s)
+      | (?P<routine>goroutine\s\d | \[signal\s | runtime\sstack: | created\sby\s\S+[./] | exit\sstatus\s\d
+          | [a-z]\w{1,5}\s+0x[0-9a-f]+$)
+      | (?P<error>(?:Exception\sin\sthread\s"[^"]*"\s|Unhandled\sexception[.:]\s)?
+          [\w$]++(?:[./:\\]++[\w$]++)*+(?:(?<=Error)|(?<=Exception)|(?<=Throwable))(?::\s|:?\s*+$))
+      | (?P<call>[\w./$-]++\(.*\)\s*+$ | [a-z_]\w*+(?:\.[a-z_]\w*+)*+\.[A-Z]\w*+(?::\s|$))
+      | (?P<head>\s+(?:\d|[\[<]\d|[A-Z]{4,8}\s) | (?=\S))
+      | (?P<indent>\s)"""
+)
+# Role of a line -> for each state of its stream ("" for the rest) the next state, or "" to stay, and whether
+# the line begins an event. States: calm after a line that is no problem, alarm after one to which a trace may
+# belong, trace in a Python trace until its last line, dump in a Go one, done after a trace.
+STEPS = {
+    "info": {"": ("calm", True)},
+    "bad": {"": ("alarm", True)},
+    "text": {"": ("calm", True), "trace": ("done", False)},
+    "woe": {"": ("alarm", True), "trace": ("done", False)},  # declares nothing, speaks of an error
+    "trace": {"": ("trace", True), "alarm": ("trace", False)},
+    "error": {"": ("done", True), "alarm": ("done", False), "trace": ("done", False)},
+    "cause": {"": ("alarm", False), "calm": ("alarm", True)},
+    "panic": {"": ("dump", True), "alarm": ("dump", False)},
+    "routine": {"": ("dump", True), "alarm": ("dump", False), "dump": ("dump", False)},
+    "call": {"": ("calm", True), "trace": ("done", False), "dump": ("dump", False)},
+    "frame": {"": ("", False), "alarm": ("done", False)},
+    "indent": {"": ("", False)},
+    "inner": {"": ("", False), "calm": ("alarm", True)},  # indented, speaks of an error
+    "blank": {"": ("", False)},
+}
 EVENTS = {"info", "bad", "text", "woe"}  # roles of lines that stand for themselves, unless a trace is open
 OPEN_STATES = {"trace", "dump"}
 
@@ -1875,7 +1874,7 @@ _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one 
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
     r"(?P<s>(?(xml)[^<\n]+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
-    r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w))){1,120}+)))"
+    r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w)))++)))"
 )
 _OPTIONS = r"[^\n|;]{0,200}?[ \t\"']"
 _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
@@ -1968,17 +1967,12 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
 )  # fmt: skip
 
 
-_MORE = re.compile(r"(?:[\w+/=%.]|-(?!-))*")
-
-
 def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool]) -> str:
     """The text with group s of every accepted hit replaced; a hit not accepted may hold another one."""
     parts, done, at = [], 0, 0
     while hit := pattern.search(text, at):
         start, end = hit.span("s")
         if end > start and is_secret(hit):
-            more = _MORE.match(text, end) if end - start >= 120 else None  # a bare value is read that far
-            end = more.end() if more else end
             parts += [text[done:start], REDACTED]
             done = at = end
         else:
@@ -1986,14 +1980,9 @@ def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool
     return "".join([*parts, text[done:]])
 
 
-@lru_cache(maxsize=4096)
-def _is_secret_name(name: str) -> bool:
-    return bool(_SECRET_NAME.search(name))
-
-
 def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Values of the variables whose name looks secret, longest first."""
-    values = {environ[name] for name in environ if _is_secret_name(name)}
+    values = {environ[name] for name in environ if _SECRET_NAME.search(name)}
     # short or plain words (postgres, changeme) would blank half the report
     long = {value for value in values if len(value) >= (12 if value.isalpha() else 8)}
     return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
@@ -2069,16 +2058,6 @@ def excerpt(line: str | bytes, limit: int = 120, secrets: Collection[str] | None
         text = text[: max(len(text) - 256, *(text.rfind(stop) + 1 for stop in " \t\n\"'"))] + "…"
     text = _clean(redact(_clean(_ANSI.sub("", text)), secrets)).strip()
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
-
-
-def code_span(text: str, table: bool = True) -> str:
-    """The text as a Markdown code span; in a table only an escaped | does not end the cell."""
-    text = _clean(text) or " "
-    if table:  # engines disagree on \\|, so a pipe behind a backslash is replaced
-        text = re.sub(r"\\\|", "\\\\¦", text).replace("|", r"\|")
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    pad = " " if text.strip() and {text[0], text[-1]} & {"`", " "} else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 # ---------------------------------------------------------------------------------------------- tally
@@ -2653,6 +2632,16 @@ def named(sources: Iterable[str], most: int = 2) -> str:
     # of a long one the end: it tells files of a folder and containers of a project apart
     ends = (name if len(name) <= NAME_MAX else f"…{name[1 - NAME_MAX :]}" for name in names[:most])
     return ", ".join(map(code_span, ends)) + more
+
+
+def code_span(text: str, table: bool = True) -> str:
+    """The text as a Markdown code span; in a table only an escaped | does not end the cell."""
+    text = _clean(text) or " "
+    if table:  # engines disagree on \\|, so a pipe behind a backslash is replaced
+        text = re.sub(r"\\\|", "\\\\¦", text).replace("|", r"\|")
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.strip() and {text[0], text[-1]} & {"`", " "} else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def cell(text: str) -> str:

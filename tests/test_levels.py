@@ -133,7 +133,7 @@ def test_undeclared_lines_after_a_trace_are_events_of_their_own() -> None:
         ("user=bob tag='x y' key={a, b} took 5 ms", "user=<*> tag=<*> key=<*> took <*>"),
         ("open /etc/app/x.conf: C:\\x\\y", "open <*>: <*>"),
         ("peers 10.0.0.1:80, 10.0.0.2:80 of at:17", "peers <*> of at:<*>"),
-        ("sent 1190 bytes (1.16 KB) ok, idle....4", "sent <*> ok, idle .... <*>"),
+        ("sent 1190 bytes (1.16 KB) ok", "sent <*> ok"),
     ],
 )
 def test_a_shape_is_the_message_without_what_varies(line: str, expected: str) -> None:
