@@ -2015,7 +2015,7 @@ def _struck(text: str, literal: Iterable[str]) -> str:
     return text
 
 
-_ESCAPE = re.compile(r"\\+(?:u00|x)([2-7][0-9a-f])|\\+(?=[/\"'])", re.IGNORECASE)
+_ESCAPE = re.compile(r"(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|(?=[/\"']))", re.IGNORECASE)
 
 
 def _undisguised(text: str) -> str:
