@@ -53,7 +53,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from html import unescape
-from itertools import accumulate, zip_longest
+from itertools import accumulate, compress, zip_longest
 from operator import le
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
@@ -671,22 +671,28 @@ def date_of(line: bytes) -> bytes:
     """A line of a file -> the time of the first date in its head, in UTC if it names no zone; empty without one."""
     if not (found := FILE_DATE.search(line, 0, DATE_WITHIN)):
         return b""
-    date, day, month, year, clock, fraction, zone = found.groups()
-    date = date.replace(b"/", b"-") if date else b"%s-%02d-%s" % (year, MONTHS.index(month) + 1, day)
-    time = date + b"T" + clock + (b":00" if len(clock) < 8 else b"")
-    if not (moment := moment_of(date if zone is None else time + zone)):
-        return b""
-    if zone:
-        time = moment.astimezone(dt.UTC).isoformat()[:19].encode()
-    return time + b"." + (fraction or b"").ljust(9, b"0") + b"Z"
+    *parts, clock, fraction, zone = found.groups()
+    time = b"%sT%s%s" % (iso_date(*parts), clock, b":00" if len(clock) < 8 else b"")
+    if zone and zone.strip(b"+-0:"):
+        time = in_utc(time + zone)
+    return time + b"." + (fraction or b"").ljust(9, b"0") + b"Z" if len(time) > 9 else b""
+
+
+@lru_cache(maxsize=64)
+def iso_date(date: bytes, day: bytes, month: bytes, year: bytes) -> bytes:
+    """The parts of a date -> the date in ISO 8601; empty if there is no such day."""
+    text = date.replace(b"/", b"-") if date else b"%s-%02d-%s" % (year, MONTHS.index(month) + 1, day)
+    with contextlib.suppress(ValueError):
+        return dt.date.fromisoformat(text.decode()).isoformat().encode()
+    return b""
 
 
 @lru_cache(maxsize=1024)
-def moment_of(text: bytes) -> dt.datetime | None:
-    """A date, with or without a time; None if there is no such day or zone."""
+def in_utc(time: bytes) -> bytes:
+    """A time with its zone -> the same in UTC without one; empty if there is none."""
     with contextlib.suppress(ValueError, OverflowError):
-        return dt.datetime.fromisoformat(text.decode())
-    return None
+        return dt.datetime.fromisoformat(time.decode()).astimezone(dt.UTC).isoformat()[:19].encode()
+    return b""
 
 
 def dates(lines: Sequence[bytes], before: bytes) -> Callable[[int], bytes]:
@@ -2163,9 +2169,8 @@ class Tally:
             self.learn(unknown, line, first_places(zeroed, range(len(zeroed))))
         findings: list[Any] = list(map(self.known.__getitem__, zeroed))
         if asks := {said for said in set(findings) if not isinstance(said, Finding)}:
-            for place, said in enumerate(findings):
-                if said in asks:
-                    findings[place] = said(line(place))
+            for place in compress(range(len(findings)), map(asks.__contains__, findings)):
+                findings[place] = findings[place](line(place))
         if self.known_bytes > KNOWN_BYTES:
             self.known.clear()
             self.kinds.clear()
@@ -2264,8 +2269,8 @@ class SourceTally:
         self.found.update(findings)
         inside = self._follow(block, findings, distinct)
         if problems := {finding for finding in distinct if finding.shape and not finding.answers & self.hidden}:
-            places = [place for place, finding in enumerate(findings) if finding in problems and place not in inside]
-            self._note(block, findings, places)
+            places = compress(range(len(findings)), map(problems.__contains__, findings))
+            self._note(block, findings, [place for place in places if place not in inside])
 
     def _follow(self, block: Block, findings: Sequence[Finding], distinct: Iterable[Finding]) -> Collection[int]:
         """Count the lines that continue an event; the places of those that are none of this block's.
@@ -2275,7 +2280,7 @@ class SourceTally:
         """
         state, head = self.traces.get(block.stream, ("", None))
         special = {finding for finding in distinct if finding.role not in EVENTS}
-        places = [place for place, finding in enumerate(findings) if finding in special] if special else []
+        places = compress(range(len(findings)), map(special.__contains__, findings))
         inside, at = set[int](), 0
         for place in (*places, len(findings)):
             while at <= place:
