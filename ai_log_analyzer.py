@@ -56,7 +56,7 @@ from html import unescape
 from itertools import accumulate, compress, zip_longest
 from operator import le
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 __version__ = "1.0.0"
@@ -171,7 +171,7 @@ OTHER = "(other problems)"
 HOURS_MAX = 20_000  # problems by hour that are counted for a source
 SAMPLES = 3  # excerpts for each anomaly
 DISGUISES_MAX = 3  # escapes within escapes that are looked through
-EXCERPT_MAX = 2_000  # characters of a line that are looked at for an excerpt
+EXCERPT_MAX = 2_000  # characters of a line that are looked at, but for the patterns
 
 
 # ---------------------------------------------------------------------------------------------- values
@@ -1364,7 +1364,6 @@ def parse_listing(out: bytes) -> dict[str, str]:
 
 # ---------------------------------------------------------------------------------------------- lines
 
-LOOK_AT = 2000  # characters of a line that are looked at: a hostile line costs no more than a long one
 MERGE_FROM = 4  # so many different words in one place of a shape make it a variable
 MERGE_WORDS = 25  # places of a shape that may become variables
 WILD = "<*>"
@@ -1500,6 +1499,16 @@ VARIABLE = _verbose(
 MAY_VARY = re.compile(r"[\d=/\\]|<\*>")  # without one of these nothing is masked
 LIST = re.compile(r"<\*>(?:[,;]? ?(?:<\*>|\(<\*>\)))+")
 PIECES = re.compile(r"((?:[\s()\[\]{}\"'=,;:|]|<(?!\*>)|(?<!\*)>)+)")
+# States, verbs and results: what a message says, not what it speaks of. Such a word is never a variable.
+MEANING = _verbose(
+    r"""(?i)(?!\w*eed)\w{2,}ed | \w{3,}[ai]ble | GET|HEAD|POST|PUT|PATCH|OPTIONS | half-open
+      | (?:un|in|dis|non|re)?(?:abort|accept|activ|aliv|allow|authoriz|bad|begin|block|broken|busy|cancel|chang|check
+        |clos|commit|complet|connect|creat|dead|delet|deni|deny|down|drop|dump|empty|end|error|exceed|exit|expir|fail
+        |failur|fir|flapp|full|green|healthy|high|hung|idl|invalid|kill|known|late|leav|limit|lock|los[st]|low|miss|new
+        |off|ok|old|on|offline|online|open|pass|paus|pend|present|promot|read|ready|receiv|recover|red|reject|releas
+        |remov|renam|reset|respond|restor|resum|retry|run|send|shut|shutdown|slow|stal|start|startup|statement|stop
+        |stuck|success|tim|timeout|trip|truncat|up|updat|valid|wait|warn|wrong|writ|yellow)(?:e|es|s|t|n|r|ing|[npt]ing)?"""
+)
 Pieces: TypeAlias = tuple[str, ...]  # words at even places, what separates them at odd ones
 Slot: TypeAlias = tuple[int, Pieces, Pieces]
 
@@ -1511,7 +1520,7 @@ def declared_level(line: str | bytes) -> str | None:
 
 def level(line: str | bytes) -> str:
     """Line -> its declared level, else the one that its words suggest, else 'info'."""
-    return parse_line(line).level
+    return parse_line(line)[0]
 
 
 def _guessed(text: str) -> str:
@@ -1522,18 +1531,9 @@ def _guessed(text: str) -> str:
     return next((name for name, words in spoken if words.search(text)), "info")
 
 
-class Parsed(NamedTuple):
-    """What a line says of itself: level, whether it declares it, its role in a stack trace (a key of STEPS), and its
-    message without header and envelope."""
-
-    level: str
-    declared: bool
-    role: str
-    message: str
-
-
-def parse_line(line: str | bytes) -> Parsed:
-    """Line -> all that can be said of it alone."""
+def parse_line(line: str | bytes) -> tuple[str, bool, str, str]:
+    """Line -> its level, whether it declares it, its role in a stack trace (a key of STEPS), and its message without
+    header and envelope."""
     text = _text(line)
     declared, message, stamped = _parse(text)
     named = declared or _guessed(text)
@@ -1544,7 +1544,7 @@ def parse_line(line: str | bytes) -> Parsed:
     elif role in ("head", "indent"):
         calm = (_guessed(text) if declared else named) == "info"
         role = ("indent" if calm else "inner") if text[0].isspace() else ("text" if calm else "woe")
-    return Parsed(named, declared is not None, role, message)
+    return named, declared is not None, role, message
 
 
 def _parse(text: str) -> tuple[str | None, str, bool]:
@@ -1572,7 +1572,7 @@ def _parse(text: str) -> tuple[str | None, str, bool]:
 
 
 def _text(line: str | bytes) -> str:
-    line = line[:LOOK_AT]
+    line = line[:EXCERPT_MAX]  # a hostile line costs no more than a long one
     text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
     if "\x1b" in text:
         text = ANSI.sub("", text)
@@ -1673,8 +1673,9 @@ def merge_shapes(shapes: Iterable[str]) -> dict[str, str]:
 
 
 def _slots(pieces: Pieces) -> Iterator[Slot]:
-    """Pieces -> each place where a word could be a variable: not the first, and not in two words."""
-    return ((at, pieces[:at], pieces[at + 1 :]) for at in range(2, len(pieces), 2) if len(pieces) > 4)
+    """Pieces -> each place where a word could be a variable: not the first, not in two words, not one of MEANING."""
+    places = [at for at in range(2, len(pieces), 2) if len(pieces) > 4 and not MEANING.fullmatch(pieces[at])]
+    return ((at, pieces[:at], pieces[at + 1 :]) for at in places)
 
 
 def _merged(pieces: Pieces, slots: dict[Slot, set[str]]) -> Pieces:
@@ -2225,7 +2226,7 @@ class Tally:
         shapes = [""]
         if level != "info":
             if len(line) > EXCERPT_MAX:  # cut between words: half a secret is not recognised as one
-                message = parse_line(line[:EXCERPT_MAX].rpartition(b" ")[0]).message
+                message = parse_line(line[:EXCERPT_MAX].rpartition(b" ")[0])[3]
             shape = shape_of(message)
             shapes = [OTHER, " ".join([*shape.split()[:COARSE_WORDS], WILD]), shape]
         said = answers, level, declared, role, shapes.pop()

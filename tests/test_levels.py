@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def events(lines: list[str]) -> list[str]:
     """Lines of a stream -> first line of each event."""
     heads, state = [], ""
     for line in lines:
-        state, begins = step(state, parse_line(line).role)
+        state, begins = step(state, parse_line(line)[2])
         heads += [line] if begins else []
     return heads
 
@@ -155,9 +156,32 @@ def test_the_first_word_and_very_short_shapes_stay() -> None:
     assert merge_shapes(shapes) == {text: text for text in shapes}
 
 
+LIKENESS = [row.split("\t") for row in Path(__file__).with_name("likeness.tsv").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("siblings", [True, False], ids=["many siblings", "the pair alone"])
+@pytest.mark.parametrize(("frame", "words"), [row[2:] for row in LIKENESS if row[0] == "apart"])
+def test_lines_that_say_different_things_stay_apart(frame: str, words: str, siblings: bool) -> None:
+    shapes = [shape(frame.replace("{}", word)) for word in words.split()[: None if siblings else 2]]
+    templates = merge_shapes(shapes)
+    assert templates[shapes[0]] != templates[shapes[1]]
+
+
+@pytest.mark.parametrize(("frame", "words"), [row[2:] for row in LIKENESS if row[0] == "together"])
+def test_lines_that_differ_in_a_name_come_together(frame: str, words: str) -> None:
+    shapes = [shape(frame.replace("{}", word)) for word in words.split()]
+    alike = set(merge_shapes(shapes).values())
+    assert len(alike) == (len(shapes) if "KeyError: {}" in frame else 1)  # two words are too few to tell
+
+
+def test_there_are_as_many_pairs_as_promised() -> None:
+    assert Counter(row[0] for row in LIKENESS) == {"apart": 64, "together": 63}
+    assert len({row[1] for row in LIKENESS}) >= 8
+
+
 def test_merging_does_not_depend_on_order_and_is_fast() -> None:
     rnd = random.Random(7)
-    words = ["".join(rnd.choices("abcdefgh", k=5)) for _ in range(150)]
+    words = ["".join(rnd.choices("abcfghkm", k=5)) for _ in range(150)]
     shapes = [f"move {a} from {b} to the other end of the long queue" for a in words for b in words[:133]]
     started = time.perf_counter()
     merged = merge_shapes(shapes)

@@ -539,9 +539,9 @@ def line_by_line(blocks: list[list[bytes]]) -> dict[str, int]:
     state, head = "", ""
     counts: Counter[str] = Counter()
     for line in [line for block in blocks for line in block]:
-        parsed = ala.parse_line(line)
-        shape = "" if parsed.level == "info" else ala.shape(line)
-        before, (state, begins) = state, ala.step(state, parsed.role)
+        level, _, role, _ = ala.parse_line(line)
+        shape = "" if level == "info" else ala.shape(line)
+        before, (state, begins) = state, ala.step(state, role)
         if begins:
             counts[shape] += 1
             head = shape if state == "trace" else ""
