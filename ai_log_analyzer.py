@@ -29,6 +29,7 @@ import difflib
 import fcntl
 import fnmatch
 import io
+import itertools
 import json
 import logging
 import math
@@ -39,6 +40,7 @@ import shlex
 import shutil
 import signal
 import stat
+import statistics
 import subprocess  # nosec B404
 import sys
 import tempfile
@@ -75,26 +77,19 @@ class Signal:
     weight: float = 0.0
     threshold: int | None = None  # an anomaly from this count on; None: never one
     anomaly: str = "⚠️ {label}: {count:,} in {period}"
-    advice: str = ""
 
 
 # fmt: off
 SIGNALS = (
     Signal("warnings", "Warnings", "warn|warning", 0.3, 100,
-           "⚠️ High warning rate: {count:,} warnings in {period}",
-           "Many warnings: read the most frequent ones and mend or silence their cause"),
+           "⚠️ High warning rate: {count:,} warnings in {period}"),
     Signal("errors", "Errors", "error|exception|failed|traceback", 1.0, 50,
-           "⚠️ High error rate: {count:,} errors in {period}",
-           "Errors recur: find their cause"),
-    Signal("critical", "Critical Events", "critical|fatal|panic", 5.0, 1,
-           "🔴 {count:,} critical events detected",
-           "Look at the critical events first"),
+           "⚠️ High error rate: {count:,} errors in {period}"),
+    Signal("critical", "Critical Events", "critical|fatal|panic", 5.0, 1, "🔴 {count:,} critical events detected"),
     Signal("exits", "Container Exits", "exit|exited|stopped|crashed", 2.0, 1,
-           "🛑 {count:,} container exit(s) detected",
-           "Something exited or stopped: check that it was meant to (`docker ps -a`)"),
+           "🛑 {count:,} container exit(s) detected"),
     Signal("restarts", "Container Restarts", "recreated|restarting|restart", 1.5, 1,
-           "🔄 {count:,} container restart(s) detected",
-           "Restarts are mentioned: compare with the last deployment, then check memory limits and health checks"),
+           "🔄 {count:,} container restart(s) detected"),
     Signal("startups", "Successful Startups", "startup complete|started successfully"),
 )
 # fmt: on
@@ -168,7 +163,8 @@ SHAPES_MAX = 5_000  # meanings of lines told apart; of problems as many more by 
 COARSE_WORDS = 3
 SHAPE_MAX = 200  # characters of a problem's template
 OTHER = "(other problems)"
-HOURS_MAX = 20_000  # problems by hour that are counted for a source
+EVENTS_MAX = 20_000  # problems by ten minutes that are counted for a source
+HOURS_MAX = 20_000  # hours whose lines are counted; only the dates in a file can be more
 SAMPLES = 3  # excerpts for each anomaly
 DISGUISES_MAX = 3  # escapes within escapes that are looked through
 EXCERPT_MAX = 2_000  # characters of a line that are looked at, but for the patterns
@@ -264,6 +260,15 @@ class Block:
         self.zeroed = text.split(b"\n")
         self.zeroed.pop()
         self.characters = len(text if text.isascii() else text.translate(None, CONTINUATION_BYTES))
+
+    def by_hour(self) -> Iterator[tuple[bytes, int, int]]:
+        """Hours (empty when unknown), how many lines each has, and the place in their middle; exact when in order."""
+        begin, count = 0, len(self.zeroed)
+        while begin < count:
+            hour = self.time(begin)[:13]
+            end = max(bisect_right(range(count), hour, begin, key=lambda place: self.time(place)[:13]), begin + 1)
+            yield hour, end - begin, (begin + end) // 2
+            begin = end
 
 
 def timed_block(lines: Sequence[bytes], times: Sequence[bytes], stream: int = 1) -> Block:
@@ -378,6 +383,7 @@ class Problem:
     look: Look | None  # where that was
     at: str  # when
     earlier: float | None  # the highest earlier count, scaled to this run's lines; None: nothing to compare with
+    before: tuple[float, ...] = ()  # all of them, oldest first
     first: str = ""  # times; empty when no line had one
     last: str = ""
     days: Mapping[str, int] = field(default_factory=dict)  # events by date, oldest first
@@ -401,6 +407,42 @@ class Peak:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Problems that began or burst together; times as RFC 3339, sources in the order of their first event."""
+
+    begin: str
+    end: str
+    sources: tuple[str, ...]
+    events: int
+    weight: float
+    first: Problem  # the one that came first, where and when it did
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odd:
+    """A source that fell silent or floods, since when, and what shows it."""
+
+    source: str
+    since: str
+    text: str
+    quote: str = ""
+    look: Look | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """A row of what to do. Urgency 3 is now, 2 this week, 1 good to know; the text is Markdown, the quotation of a log
+    that belongs to it is not."""
+
+    urgency: int
+    text: str
+    quote: str = ""
+    sources: tuple[str, ...] = ()
+    since: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """An earlier run, as its JSON remembers it."""
 
@@ -413,6 +455,8 @@ class Run:
     changed: int | None
     partial: bool
     selection: Mapping[str, Any]
+    lasts: Mapping[str, str]  # the time of the last line of each source
+    subsystems: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -456,6 +500,11 @@ class Analysis:
     peak: Peak | None
     losses: tuple[Loss, ...]
     ignored: Mapping[Ignore, int]  # lines that each rule in force hid
+    incidents: tuple[Incident, ...]  # heaviest first
+    silent: tuple[Odd, ...]
+    floods: tuple[Odd, ...]
+    last_words: Mapping[str, tuple[str, str]]  # of containers that ended: when, and a template or a line
+    zeros: int  # runs in a row, this one included, whose score is 0
     undelivered: str = ""  # why the alert did not arrive
 
     @property
@@ -2074,8 +2123,8 @@ def excerpt(line: str | bytes, limit: int = 120, secrets: Collection[str] | None
 # words each hold another letter is found in the kind exactly when it is in the line, but for its digits.
 #
 # Memory is bounded: what is known of kinds is forgotten when it fills KNOWN_BYTES. Of problems SHAPES_MAX are told
-# apart, and as many more by their first COARSE_WORDS; the rest is OTHER. Of a source HOURS_MAX problems by hour are
-# counted; beyond, the rarer half counts as OTHER in its hour, and the oldest hours no more.
+# apart, and as many more by their first COARSE_WORDS; the rest is OTHER. Of a source EVENTS_MAX problems by ten minutes
+# are counted; beyond, the rarer half counts as OTHER in its hour, and the oldest hours no more.
 ZEROED = bytes.maketrans(b"123456789", b"000000000")
 HEX_WORD = re.compile(rb"\b[0a-f]{4,}+\b")
 CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
@@ -2243,14 +2292,15 @@ class SourceTally:
         names = (name, name.rpartition("/")[2])  # with and without the context
         self.hidden = sum(1 << bit for bit, glob in tally.hiding.items() if fnmatch.filter(names, glob))
         self.lines = self.characters = 0
-        self.first = self.last = b""  # times
+        self.first = self.last = self.latest = b""  # times, and the last line
         self.found: Counter[Finding] = Counter()  # lines
         self.continued: Counter[Finding] = Counter()  # those of them that belong to the event before
         self.examples: dict[Finding, tuple[bytes, bytes]] = {}  # time and text of the first line
-        self.hours: Counter[tuple[bytes, str]] = Counter()  # problem events by hour and shape
-        self.spans: dict[Finding, tuple[bytes, bytes]] = {}  # times of its first and last problem event
-        # By stream, for what comes next: the state of a stack trace, and its first line (with its time and place, -1
-        # in an earlier block) until the last one tells better what it is about.
+        self.volume: Counter[bytes] = Counter()  # lines by hour
+        self.busiest = (0, b"")  # the most lines of an hour in a block, and the one in their middle
+        self.events_at: Counter[tuple[bytes, str]] = Counter()  # problem events by ten minutes (2026-11-20T13:0), shape
+        self.spans: dict[tuple[bytes, str], tuple[bytes, bytes]] = {}  # times of the first and last of them
+        # By stream: the state of a stack trace, and its first line (with its time and place, -1 in an earlier block).
         self.traces: dict[int, tuple[str, tuple[Finding, bytes, int] | None]] = {}
         self.ended = False
         self.state, self.reason = CUT
@@ -2261,7 +2311,11 @@ class SourceTally:
         self.lines += len(findings)
         self.characters += block.characters
         self.first = min(filter(None, (self.first, block.first)), default=b"")
-        self.last = max(self.last, block.last)
+        self.last, self.latest = max((self.last, self.latest), (block.last, block.line(-1)[:EXCERPT_MAX]))
+        for hour, lines, middle in block.by_hour():
+            if hour in self.volume or len(self.volume) < HOURS_MAX:
+                self.volume[hour] += lines
+            self.busiest = max(self.busiest, (lines, block.line(middle)[:EXCERPT_MAX]))
         distinct = set(findings)
         if unheard := distinct - self.found.keys():
             first = first_places(findings, range(len(findings)))
@@ -2297,8 +2351,8 @@ class SourceTally:
                     # The exception at its end says what the trace is about, not its first line.
                     self.continued[head[0]] += 1
                     inside.add(head[2])
-                    if head[2] < 0 and (head[1][:13], head[0].shape) in self.hours:
-                        self.hours[head[1][:13], head[0].shape] -= 1
+                    if head[2] < 0 and (key := (head[1][:15], head[0].shape)) in self.events_at:
+                        self.events_at[key] -= 1
                     head = None
                 else:
                     self.continued[finding] += 1
@@ -2308,25 +2362,22 @@ class SourceTally:
         return inside
 
     def _note(self, block: Block, findings: Sequence[Finding], places: Sequence[int]) -> None:
-        """Count the problem events at these places by hour, and note the times of the first and last of each."""
-        within_an_hour = block.ordered and block.first[:13] == block.last[:13]
+        """Count the problem events at these places by ten minutes, and note when the first and last of each were."""
         places = places if block.ordered else sorted(places, key=block.time)
-        keys = [(findings[place], b"" if within_an_hour else block.time(place)[:13]) for place in places]
+        keys = [(block.time(place)[:15], findings[place].shape) for place in places]
         first, last = first_places(keys, places), dict(zip(keys, places, strict=True))
         for key, count in Counter(keys).items():
-            finding, begin, end = key[0], block.time(first[key]), block.time(last[key])
-            if begin:
-                self.hours[begin[:13], finding.shape] += count
-                span = self.spans.get(finding, (begin, end))
-                self.spans[finding] = min(span[0], begin), max(span[1], end)
-        if len(self.hours) > HOURS_MAX:
-            frequent = dict(self.hours.most_common(HOURS_MAX // 2))
-            rare = Counter[tuple[bytes, str]]()
-            for hour, shape in self.hours.keys() - frequent.keys():
-                rare[hour, OTHER] += self.hours[hour, shape]
-            self.hours = rare + Counter(frequent)
-            for oldest in sorted(self.hours)[:-HOURS_MAX]:
-                del self.hours[oldest]
+            if key[0]:
+                self.events_at[key] += count
+                begin, end = block.time(first[key]), block.time(last[key])
+                span = self.spans.get(key, (begin, end))
+                self.spans[key] = min(span[0], begin), max(span[1], end)
+        if len(self.events_at) > EVENTS_MAX:
+            kept = Counter(dict(self.events_at.most_common(EVENTS_MAX // 2)))
+            for key, count in (self.events_at - kept).items():
+                kept[key[0][:14] + b"0", OTHER] += count
+            self.events_at = Counter({key: kept[key] for key in sorted(kept)[-EVENTS_MAX:]})
+            self.spans = {key: self.spans[key] for key in self.spans.keys() & self.events_at.keys()}
 
     def end(self, state: str, reason: str) -> None:
         """Note how the reading of this source ended."""
@@ -2401,12 +2452,13 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     problems = find_problems(sources, history, templates)
     hiding_patterns = [tally.patterns[bit] for bit in hiding]
     all_read = counts["lines"] and not any(STATES[source.state] for source in coverage)  # else nothing is gone
-    subsystems = enumerate(settings.subsystems, len(settings.signals))
+    bits = enumerate(settings.subsystems, len(settings.signals))
+    events = {label: sum(source.count(bit) for source in sources) for bit, label in bits}
     return Analysis(
         generated=now,
         settings=settings,
         counts=counts,
-        subsystems={label: sum(source.count(bit) for source in sources) for bit, label in subsystems},
+        subsystems=events,
         score=health_score(counts, settings.signals),
         anomalies=find_anomalies(sources, settings, counts),
         coverage=tuple(coverage),
@@ -2419,6 +2471,11 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         peak=find_peak(sources, templates, facts),
         losses=find_losses(sources, settings.signals),
         ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
+        incidents=find_incidents(sources, problems, templates),
+        silent=find_silent(sources, events, facts, history, None if settings.inputs else now),
+        floods=find_floods(sources),
+        last_words=find_last_words(sources, facts, templates),
+        zeros=next((n for n, run in enumerate(reversed(history), 1) if run.score), len(history) + 1),
     )
 
 
@@ -2521,10 +2578,13 @@ def find_problems(
         for name, count in run.problems.items():
             rate[templates[name]] += count * lines / max(run.lines, 1)
     days: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    spans: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
     groups: defaultdict[str, list[tuple[SourceTally, Finding, int]]] = defaultdict(list)
     for source in sources:
-        for (hour, shape), count in source.hours.items():
-            days[templates[shape]][hour[:10].decode()] += count
+        for key, count in source.events_at.items():
+            days[templates[key[1]]][key[0][:10].decode()] += count
+            if count and key in source.spans:
+                spans[templates[key[1]]].append(source.spans[key])
         for said, count in source.events():
             if said.shape:
                 groups[templates[said.shape]].append((source, said, count))
@@ -2533,7 +2593,6 @@ def find_problems(
         counts = Counter[str]()
         for source, _, count in events:
             counts[source.name] += count
-        spans = [source.spans[said] for source, said, _ in events if said in source.spans]
         origin, first_said, _ = min(events, key=lambda event: event[0].examples[event[1]])
         at, example = origin.examples[first_said]
         problem = Problem(
@@ -2545,8 +2604,9 @@ def find_problems(
             look=origin.look,
             at=at.decode(),
             earlier=max((rate[template] for rate in rates), default=0.0) if history and template != OTHER else None,
-            first=min((first for first, _ in spans), default=b"").decode(),
-            last=max((last for _, last in spans), default=b"").decode(),
+            before=tuple(rate[template] for rate in rates),
+            first=min((first for first, _ in spans[template]), default=b"").decode(),
+            last=max((last for _, last in spans[template]), default=b"").decode(),
             days={day: days[template][day] for day in sorted(+days[template])},
         )
         problems.append(problem)
@@ -2575,8 +2635,8 @@ def count_hours(sources: Iterable[SourceTally]) -> dict[str, dict[str, int]]:
     """Problem events by hour, oldest first, and source."""
     hours: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for source in sources:
-        for (hour, _), count in source.hours.items():
-            hours[hour.decode()][source.name] += count
+        for (minutes, _), count in source.events_at.items():
+            hours[minutes[:13].decode()][source.name] += count
     return {hour: dict(+counts) for hour, counts in sorted(hours.items()) if +counts}
 
 
@@ -2584,9 +2644,9 @@ def find_peak(sources: Iterable[SourceTally], names: Mapping[str, str], facts: I
     """The hour with the most problem events, the first of several; None without any that has a time."""
     hours: defaultdict[bytes, tuple[Counter[str], Counter[str]]] = defaultdict(lambda: (Counter(), Counter()))
     for source in sources:
-        for (hour, shape), count in source.hours.items():
-            hours[hour][0][source.name] += count
-            hours[hour][1][names[shape]] += count
+        for (minutes, shape), count in source.events_at.items():
+            hours[minutes[:13]][0][source.name] += count
+            hours[minutes[:13]][1][names[shape]] += count
     if not hours:
         return None
     hour = min(hours, key=lambda at: (-hours[at][0].total(), at))
@@ -2602,22 +2662,283 @@ def find_peak(sources: Iterable[SourceTally], names: Mapping[str, str], facts: I
     )
 
 
-def recommend(analysis: Analysis) -> list[str]:
-    """What to do, as Markdown, following from the figures alone."""
-    advice = [
-        f"{anomaly.signal.advice}. Most of them: {named(anomaly.sources)}."
-        for anomaly in analysis.anomalies
-        if anomaly.signal.advice
+# ---------------------------------------------------------------------------------------------- intelligence
+
+# Counts, medians and ratios, nothing that is learnt. Why each threshold is where it is:
+BURST_EVENTS = {"critical": 1, "error": 10, "warning": 20}  # fewer in a row are a failure that was tried again
+BURST_RATE = 5  # times the problem's mean rate over the window, which chance does not reach
+BURST_TIMES = 5  # times the median of its bursts if there are more than BURSTS_FEW: what comes every night is no news
+BURSTS_FEW = 4
+BURST_PAUSE = dt.timedelta(minutes=30)  # without an event ends it: who waits between two tries rarely waits longer
+ONSET = dt.timedelta(days=1)  # without a problem that, at its later rate, would have made a burst: then it began
+TOGETHER = dt.timedelta(minutes=2)  # within which clients with usual time limits tell of what they depend on
+INCIDENTS_MAX = 5  # more are not read
+SILENT_TIMES = 3  # times the longest pause so far: nights and weekends are pauses, too
+SILENT_LEAST = dt.timedelta(hours=3)  # a shorter one may end by itself before anybody looks
+SILENT_HOURS = 12  # with lines, that make known what a usual pause is
+FLOOD_TIMES = 10  # times the median hour before: markets at their opening bring five times as much
+FLOOD_PEAK = 3  # times the largest hour before
+FLOOD_LINES = 200  # in an hour: fewer hide nothing and fill no disk
+RISING_RUNS = 4  # with more each time, to at least RISING_TIMES as much: two or three may do that by chance
+RISING_TIMES = 3
+ADVICE_MAX = 7
+ONE_IN = dt.timedelta(hours=1)  # from which on the mean time between the events of an incident says something
+LAST_WORDS = dt.timedelta(minutes=10)  # before a container's end, in which problems may have to do with it
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Events of one problem of a source that came closely together."""
+
+    begin: bytes
+    end: bytes
+    source: SourceTally
+    problem: Problem
+    events: int
+
+
+def moment(minutes: bytes) -> dt.datetime:
+    """The beginning of ten minutes such as 2026-11-20T13:0, or of an hour such as 2026-11-20T13."""
+    return dt.datetime.fromisoformat(f"{minutes.decode()}{'0' if len(minutes) > 13 else ':00'}+00:00")
+
+
+def find_bursts(source: SourceTally, problems: Mapping[str, Problem], templates: Mapping[str, str]) -> Iterator[Burst]:
+    """When each problem of a source came far more densely than usual."""
+    times: defaultdict[str, defaultdict[bytes, list[tuple[bytes, bytes]]]] = defaultdict(lambda: defaultdict(list))
+    counts: defaultdict[str, Counter[bytes]] = defaultdict(Counter)
+    for (minutes, shape), count in (+source.events_at).items():
+        counts[templates[shape]][minutes] += count
+        times[templates[shape]][minutes] += [source.spans[minutes, shape]] if (minutes, shape) in source.spans else []
+    for template in counts.keys() - {OTHER}:
+        by_time, problem = counts[template], problems[template]
+        least, total = BURST_EVENTS[problem.level], by_time.total()
+        without, window = (moment(at[:15]) - moment(source.first[:15]) for at in (min(by_time), source.last))
+        hot = BURST_RATE * total / (window / dt.timedelta(minutes=10) + 1)
+        runs: list[list[bytes]] = []
+        for minutes in sorted(at for at, count in by_time.items() if count >= hot):
+            if runs and moment(minutes) - moment(runs[-1][-1]) <= BURST_PAUSE:
+                runs[-1].append(minutes)
+            else:
+                runs.append([minutes])
+        sizes = [sum(by_time[minutes] for minutes in run) for run in runs]
+        usual = statistics.median(sizes) if len(sizes) > BURSTS_FEW else 0
+        dense = [run for run, size in zip(runs, sizes, strict=True) if size >= least and size > BURST_TIMES * usual]
+        expected = total * without / max(window - without, BURST_PAUSE)  # events before the first, at the later rate
+        if not dense and without >= ONSET and min(total, expected) >= least and not any(problem.before):
+            dense = [[*by_time]]
+        for run in dense:
+            ends = [span for minutes in run for span in times[template][minutes]]
+            if ends:
+                events = sum(by_time[minutes] for minutes in run)
+                yield Burst(min(ends)[0], max(end for _, end in ends), source, problem, events)
+
+
+def find_incidents(
+    sources: Iterable[SourceTally], problems: Iterable[Problem], templates: Mapping[str, str]
+) -> tuple[Incident, ...]:
+    """Bursts that begin together, or in the same source before the last one is over; heaviest first."""
+    by_template = {problem.template: problem for problem in problems}
+    bursts = [burst for source in sources if source.first for burst in find_bursts(source, by_template, templates)]
+    groups: list[list[Burst]] = []
+    for burst in sorted(bursts, key=lambda burst: burst.begin):
+        begin = parse_time(burst.begin.decode())
+        for group in groups:
+            near = begin - parse_time(group[-1].begin.decode()) <= TOGETHER
+            own = (parse_time(other.end.decode()) for other in group if other.source is burst.source)
+            if near or any(begin <= end + BURST_PAUSE for end in own):
+                group.append(burst)
+                break
+        else:
+            groups.append([burst])
+    weights = {signal.key.removesuffix("s"): signal.weight for signal in SIGNALS}
+    incidents = [
+        Incident(
+            begin=group[0].begin.decode(),
+            end=max(burst.end for burst in group).decode(),
+            sources=tuple(dict.fromkeys(burst.source.name for burst in group)),
+            events=sum(burst.events for burst in group),
+            weight=sum(weights[burst.problem.level] * burst.events for burst in group),
+            first=replace(group[0].problem, look=group[0].source.look, at=group[0].begin.decode()),
+        )
+        for group in groups
     ]
-    if analysis.changed:
-        advice.insert(0, f"New or much more frequent: {len(analysis.changed)} problem(s). Look at these first.")
+    return tuple(sorted(incidents, key=lambda incident: -incident.weight)[:INCIDENTS_MAX])
+
+
+def find_silent(
+    sources: Sequence[SourceTally],
+    subsystems: Mapping[str, int],
+    facts: Iterable[Facts],
+    history: Sequence[Run],
+    end: dt.datetime | None,
+) -> tuple[Odd, ...]:
+    """Who spoke regularly and stopped, or spoke in the last run and not at all in this one. Without an `end` it is
+    the last time of all."""
+    ended = {fact.name for fact in facts if fact.status != "running"}
+    end = end or parse_time(max(source.last for source in sources).decode() or "2000-01-01T00:00Z")
+    earlier = history[-1].lasts if history else {}
+    silent = []
+    for source in sources:
+        hours = sorted(hour for hour in source.volume if hour)
+        if len(hours) < SILENT_HOURS or source.name in ended or STATES[source.state]:
+            continue
+        longest = max(moment(after) - moment(hour) for hour, after in itertools.pairwise(hours))
+        quiet = end - parse_time(source.last.decode())
+        before = earlier.get(excerpt(source.name))
+        usual = parse_time(max(earlier.values())) - parse_time(before) if before else dt.timedelta(0)
+        if quiet >= SILENT_LEAST and quiet > SILENT_TIMES * longest and quiet > 2 * usual:
+            text = f"{in_words(quiet)}, and its longest pause until then was {in_words(longest)}"
+            silent.append(Odd(source=source.name, since=source.last.decode(), text=text, look=source.look))
+    here = {excerpt(source.name) for source in sources if source.lines or STATES[source.state]}
+    text = "not a line in this run, and some in the one before"
+    silent += [Odd(source=name, since=earlier[name], text=text) for name in earlier.keys() - here]
+    for label, count in (history[-1].subsystems if history else {}).items():
+        if count >= CHANGED_FROM and not subsystems.get(label, 1):
+            text = f"not an event of this subsystem in this run, and {count:,} in the one before"
+            silent.append(Odd(source=label, since=f"{history[-1].date}T00:00:00Z", text=text))
+    return tuple(sorted(silent, key=lambda odd: odd.since))
+
+
+def find_floods(sources: Iterable[SourceTally]) -> tuple[Odd, ...]:
+    """Who suddenly writes many times as much as before."""
+    floods = []
+    for source in sources:
+        hours = sorted(hour for hour in source.volume if hour)
+        for place in range(SILENT_HOURS, len(hours)):
+            before = [source.volume[hour] for hour in hours[:place]]
+            lines, usual = source.volume[hours[place]], statistics.median(before)
+            if lines >= FLOOD_LINES and lines > FLOOD_TIMES * usual and lines > FLOOD_PEAK * max(before):
+                text, quote = f"{lines:,} lines an hour in place of {usual:,.0f}", excerpt(shape(source.busiest[1]))
+                floods.append(Odd(source=source.name, since=f"{hours[place].decode()}:00:00Z", text=text, quote=quote))
+                break
+    return tuple(floods)
+
+
+def find_last_words(
+    sources: Iterable[SourceTally], facts: Iterable[Facts], templates: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """The last problem of each container before its end, else the last line if it has not run since."""
+    by_name, words = {source.name: source for source in sources}, {}
+    for fact in facts:
+        source = by_name.get(fact.name)
+        if not source or not source.lines or not fact.finding or fact.finished < "0002":
+            continue
+        ended = parse_time(fact.finished)
+        since, until = (f"{at:%Y-%m-%dT%H:%M:%S}".encode() for at in (ended - LAST_WORDS, ended))
+        near = [
+            (at, shape)
+            for (_, shape), (begin, end) in source.spans.items()
+            for at in [min(end[:19], until)]
+            if begin[:19] <= until and end >= since
+        ]
+        if near:
+            at, shape = max(near)
+            words[fact.name] = f"{at.decode()}Z", templates[shape]
+        elif fact.status != "running":
+            words[fact.name] = source.last.decode(), source.latest.decode(errors="replace")
+    return words
+
+
+def in_words(span: dt.timedelta) -> str:
+    """A span of time in its largest sensible unit."""
+    hours = span / dt.timedelta(hours=1)
+    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
+
+
+def recommend(analysis: Analysis) -> list[Advice]:
+    """What to do, most urgent first; each row follows from figures, times or what the engine says."""
+    makers = (silence_rows, container_rows, incident_rows, change_rows, reading_rows, score_rows)
+    rows = sorted((row for rows in makers for row in rows(analysis)), key=lambda row: -row.urgency)
+    return rows[:ADVICE_MAX]
+
+
+def silence_rows(analysis: Analysis) -> Iterator[Advice]:
+    """Who does not speak any more, and who speaks too much."""
+    for odd in analysis.silent:
+        command = odd.look(parse_time(odd.since) - LOOK_AROUND, analysis.window[1]) if odd.look else ""
+        text = f"{named([odd.source])} is silent since {said_span(odd.since, odd.since)}: {odd.text}"
+        yield Advice(urgency=3, text=text, sources=(odd.source,), since=odd.since, command=command)
+    for odd in analysis.floods:
+        text = f"{named([odd.source])} floods since {said_span(odd.since, odd.since)}: {odd.text}"
+        yield Advice(urgency=2, text=text, quote=odd.quote, sources=(odd.source,), since=odd.since)
+
+
+def container_rows(analysis: Analysis) -> Iterator[Advice]:
+    """What the engine says of containers that ended in the window or are not well, and their last words."""
+    for fact in filter(lambda fact: fact.finding, analysis.facts):
+        stopped, since = fact.status != "running", max(fact.finished, fact.started)
+        if not stopped and parse_time(since) < analysis.window[0]:
+            continue
+        text = f"{named([fact.name])} is {fact.status}, {cell(fact.finding)}"
+        at, words = analysis.last_words.get(fact.name, ("", ""))
+        text += f"; its last words, at {at[11:16]}" if at else ""
+        yield Advice(urgency=2 + stopped, text=text, quote=excerpt(words), sources=(fact.name,), since=since)
+
+
+def incident_rows(analysis: Analysis) -> Iterator[Advice]:
+    """What began together, and what came first."""
+    for incident in analysis.incidents:
+        ongoing = parse_time(incident.end) > analysis.window[1] - dt.timedelta(hours=1)
+        text = f"{said_span(incident.begin, incident.end)}{', ongoing' if ongoing else ''}: {incident.events:,} problem"
+        text += f" event(s) in {named(incident.sources)}"
+        span = parse_time(incident.end) - parse_time(incident.begin)
+        text += f", one in {in_words(span / (incident.events - 1))}" if span > ONE_IN and incident.events > 1 else ""
+        text += "; the first" if len(incident.sources) > 1 else ""
+        yield Advice(
+            urgency=2 + ongoing,
+            text=text,
+            quote=incident.first.template,
+            sources=incident.sources,
+            since=incident.begin,
+            command=command_for(incident.first),
+        )
+
+
+def change_rows(analysis: Analysis) -> Iterator[Advice]:
+    """What rises from run to run, is new or much more frequent, and is no incident."""
+    told = {incident.first.template for incident in analysis.incidents}
+    for problem in analysis.problems:
+        trend = (*problem.before[1 - RISING_RUNS :], problem.count)
+        rises = len(trend) == RISING_RUNS and all(0 < a < b for a, b in itertools.pairwise(trend))
+        if rises and problem.count >= max(CHANGED_FROM, RISING_TIMES * trend[0]):
+            text = f"rises from run to run ({', '.join(f'{count:,.0f}' for count in trend)})"
+        elif problem.changed and problem.template not in told:
+            since = f" since {said_span(problem.first, problem.first)}" if problem.first else ""
+            text = f"{problem.count:,} × {problem.level}{since}{', ongoing' if analysis.ongoing(problem) else ''}"
+            text += f" ({problem.earlier:,.0f} at most before)" if problem.earlier else " (never before)"
+        else:
+            continue
+        yield Advice(
+            urgency=2,
+            text=f"{named(problem.sources)}: {text}",
+            quote=problem.template,
+            sources=tuple(problem.sources),
+            since=problem.first,
+            command=command_for(problem),
+        )
+
+
+def reading_rows(analysis: Analysis) -> Iterator[Advice]:
+    """What was not there to be read."""
     if analysis.partial:
-        advice.append("Not everything was read, so the figures are too low: see Coverage.")
+        yield Advice(urgency=2, text="Not everything was read, so the figures are too low: see Coverage.")
     if not analysis.counts["lines"]:
-        advice.append("Not a single line was logged: check that the containers run and log to their standard output.")
+        yield Advice(urgency=2, text="Not a single line was logged: check that the containers log to standard output.")
     if silent := [label for label, events in analysis.subsystems.items() if not events]:
-        advice.append(f"No events from {', '.join(map(cell, silent))}: check that they run, if they should.")
-    return advice or ["No signal reached its threshold: nothing to do."]
+        text = f"No events from {', '.join(map(cell, silent))}: check that they run, if they should."
+        yield Advice(urgency=1, text=text)
+
+
+def score_rows(analysis: Analysis) -> Iterator[Advice]:
+    """What the score owes to lines that declare themselves calm, and what would make it tell weeks apart."""
+    losses, points = analysis.losses, sum(loss.points for loss in analysis.losses)
+    if quiet := sum(loss.quiet for loss in losses):
+        counts = {loss.signal.key: analysis.counts[loss.signal.key] - loss.quiet for loss in losses}
+        text = f"{quiet:,} of the lines that cost points declare themselves INFO or DEBUG; without them the score"
+        yield Advice(urgency=1, text=f"{text} would be {health_score(counts, analysis.settings.signals):.1f}.")
+    if not analysis.score and analysis.zeros > 1:
+        text = f"The score was 0 in {analysis.zeros} runs in a row; weights {points / 50:,.0f} times smaller"
+        yield Advice(urgency=1, text=f"{text} would put this one at 50.")
 
 
 # ---------------------------------------------------------------------------------------------- render
@@ -2629,6 +2950,7 @@ BARS = "▁▂▃▄▅▆▇█"
 SCALES = ((1, 24), (6, 28), (24, 28))
 ROWS_MAX = 15
 DAYS_MAX = 31  # columns of a problem's sparkline
+URGENCY = ("", "", "🟠 ", "🔴 ")
 
 
 def named(sources: Iterable[str], most: int = 2) -> str:
@@ -2695,7 +3017,7 @@ def render_section(analysis: Analysis) -> str:
         *_part("Changed Problems", _changed(analysis)),
         *_part("Top Problems", _top(analysis)),
         *_part("🔍 Detected Anomalies", ["\n".join(_render_anomalies(analysis.anomalies)) or "No anomalies detected."]),
-        *_part("💡 System Intelligence", ["\n".join(f"- {advice}" for advice in recommend(analysis))]),
+        *_part("💡 System Intelligence", ["\n".join(_advice(analysis))]),
         f"*Generated by AI Log Analyzer - {analysis.generated.isoformat(timespec='seconds')}*",
     ]
     return "\n\n".join(parts) + "\n"
@@ -2921,6 +3243,21 @@ def _render_anomalies(anomalies: Sequence[Anomaly]) -> Iterator[str]:
             yield head + _span(excerpt(line), len(head))
 
 
+def _advice(analysis: Analysis) -> Iterator[str]:
+    """What to do, each with the command that shows it."""
+    rows = recommend(analysis)
+    if not rows:
+        yield "Nothing to do."
+    for row in rows:
+        head = f"- {URGENCY[row.urgency]}{row.text}"
+        fits = len(head) + min(len(row.quote), TEMPLATE_MIN) < WIDTH - 4
+        yield head + (
+            f"{': ' if fits else chr(10) + '  - '}{_span(row.quote, fits * len(head) + 4)}" if row.quote else ""
+        )
+        if row.command and excerpt(row.command, COMMAND_MAX) == row.command:
+            yield f"  - {code_span(row.command, table=False)}"
+
+
 def render_json(analysis: Analysis) -> str:
     """The same for machines; the memory for later comparisons."""
     document = {
@@ -2949,6 +3286,23 @@ def render_json(analysis: Analysis) -> str:
             {"pattern": excerpt(rule.pattern), "reason": excerpt(rule.reason), "hidden": analysis.ignored.get(rule)}
             for rule in analysis.settings.ignore
         ],
+        "advice": [
+            {"urgency": row.urgency, "text": alert_row(row), "since": row.since}
+            | {"sources": [*map(excerpt, row.sources)]}
+            for row in recommend(analysis)
+        ],
+        "incidents": [
+            {
+                "from": incident.begin,
+                "to": incident.end,
+                "sources": [*map(excerpt, incident.sources)],
+                "events": incident.events,
+                "first": incident.first.template,
+            }
+            for incident in analysis.incidents
+        ],
+        "silent": [{"source": excerpt(odd.source), "since": odd.since} for odd in analysis.silent],
+        "floods": [{"source": excerpt(odd.source), "since": odd.since} for odd in analysis.floods],
         "anomalies": [
             {
                 "signal": anomaly.signal.key,
@@ -3107,6 +3461,12 @@ def parse_run(name: str, document: Any) -> Run:
         changed=None if changed is None else len(changed),
         partial=bool(document.get("partial")),
         selection=document.get("selection", {}),
+        lasts={
+            excerpt(row["name"]): parse_time(row["last"]).astimezone(dt.UTC).isoformat()
+            for row in document.get("coverage", ())
+            if row["last"]
+        },
+        subsystems={excerpt(label): int(count) for label, count in document.get("subsystems", {}).items()},
     )
 
 
@@ -3144,16 +3504,25 @@ def alert_due(analysis: Analysis) -> bool:
     return analysis.score < analysis.settings.alert_below
 
 
+CODE_SPAN = re.compile(r"(`+) ?(.+?) ?\1(?!`)")
+
+
 def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
     """What changed, what else there is to tell, and the five heaviest anomalies under the score, as plain text."""
     lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}", *extra]
-    for problem in (analysis.changed or ())[:5]:
-        where = ", ".join(excerpt(name) for name in list(problem.sources)[:3])
-        since = f" since {parse_time(problem.first):%a %d %b %H:%M}" if problem.first else ""
-        since += ", ongoing" if analysis.ongoing(problem) else ""
-        lines.append(f"🆕 {problem.count:,} × {problem.level}{since} in {quoted(where)}: {quoted(problem.template)}")
+    lines += urgent_rows(analysis)[:5]
     lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
     return "\n".join(lines)
+
+
+def urgent_rows(analysis: Analysis) -> list[str]:
+    """What is to be done now or this week, as chats and the console show it."""
+    return [URGENCY[row.urgency] + alert_row(row) for row in recommend(analysis) if row.urgency > 1]
+
+
+def alert_row(row: Advice) -> str:
+    """A row of advice as chats show it."""
+    return CODE_SPAN.sub(lambda span: quoted(span[2]), row.text) + (f": {quoted(row.quote)}" if row.quote else "")
 
 
 def quoted(text: str) -> str:
@@ -3634,6 +4003,8 @@ def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> i
     with contextlib.nullcontext() if args.dry_run else only_run(settings):
         analysis = extract(settings, now, console)
         console.say("[3/4] Generating intelligence summary...")
+        for row in urgent_rows(analysis)[:PROBLEMS_SHOWN]:
+            console.say(f"      {row}")
         code = 0
         if args.dry_run:
             console.say("[4/4] Dry run: nothing is written or sent\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import functools
 import json
@@ -618,6 +619,10 @@ def test_a_container_in_a_restart_loop_is_read_and_its_restarts_are_told(engine:
     assert container["restarts"] >= 3
     assert container["exit_code"] in {0, 3}  # 0 while it runs
     assert container["finished"]
+    first = result.document["advice"][0]
+    assert (first["sources"], first["urgency"] >= 2) == ([name], True)
+    assert "restarted" in first["text"]
+    assert first["text"].endswith(": `fatal`")  # its last words
 
 
 @pytest.mark.docker
@@ -631,6 +636,36 @@ def test_a_container_killed_for_lack_of_memory_is_told(engine: Engine, root: Pat
     (container,) = result.document["containers"]
     assert (container["oom_killed"], container["exit_code"]) == (True, 137)
     assert "killed for lack of memory" in next((root / "status").glob("*.md")).read_text()
+    first = result.document["advice"][0]
+    assert (first["sources"], first["urgency"]) == ([name], 3)
+    assert "killed for lack of memory" in first["text"]
+    assert first["text"].endswith(": `begins`")  # it declared no problem: its last line
+
+
+@pytest.mark.docker
+def test_a_container_that_runs_and_fell_silent_is_told(engine: Engine, root: Path) -> None:
+    name = engine.run("sleep 600", wait=False)
+    log = Path(engine.docker("inspect", "--format", "{{.LogPath}}", name).stdout.decode().strip())
+    if not log.parent.is_dir():
+        pytest.skip("the engine keeps its logs where this test cannot write")
+    now = dt.datetime.now(dt.UTC)
+    hours = [now - dt.timedelta(hours=hour) for hour in range(150, 40, -1)]
+    log.write_text(
+        "".join(
+            json.dumps(
+                {"log": "tick\n", "stream": "stdout", "time": f"{hour:%Y-%m-%dT%H:%M:%S.%f}000Z"}, separators=(",", ":")
+            )
+            + "\n"
+            for hour in hours
+        )
+    )
+    other = engine.run("echo fine")
+    result = read(engine, root)
+    assert {key: state for key, (state, _) in result.read.items()} == {name: "whole", other: "whole"}
+    (silent,) = result.document["silent"]
+    assert (silent["source"], silent["since"][:13]) == (name, f"{hours[-1]:%Y-%m-%dT%H}")
+    first = result.document["advice"][0]
+    assert (first["sources"], first["urgency"], first["since"][:13]) == ([name], 3, f"{hours[-1]:%Y-%m-%dT%H}")
 
 
 @pytest.mark.docker

@@ -381,7 +381,8 @@ def test_an_earlier_run_of_schema_1_is_compared_with(tmp_path: Path) -> None:
 
 
 def test_memory_of_times_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ala, "HOURS_MAX", 240)
+    monkeypatch.setattr(ala, "EVENTS_MAX", 240)
+    monkeypatch.setattr(ala, "HOURS_MAX", 500)
     monkeypatch.setattr(ala, "SHAPES_MAX", 50)
     tally = ala.Tally([])
     source = tally.source("a")
@@ -392,8 +393,10 @@ def test_memory_of_times_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for hour in range(2_000)
     ]
     feed(source, "\n".join(lines).encode())
-    assert 120 <= len(source.hours) <= 240
-    assert max(hour for hour, _ in source.hours) == f"{begin + dt.timedelta(hours=1_999):%Y-%m-%dT%H}".encode()
+    assert 120 <= len(source.events_at) <= 240
+    assert len(source.spans) <= 240
+    assert len(source.volume) <= 500
+    assert max(time for time, _ in source.events_at) == f"{begin + dt.timedelta(hours=1_999):%Y-%m-%dT%H}:0".encode()
     by_hour = ala.count_hours([source])
     assert all(count == {"a": 1} for count in by_hour.values())
     assert len(tally.findings) <= 101
@@ -407,7 +410,7 @@ def test_the_alert_says_since_when(tmp_path: Path) -> None:
     old = {"score": 50.0, "metrics": {"lines": 20}, "problems": []}
     (status / "health_2026-01-05_input.json").write_text(json.dumps(old))
     analysis = ala.analyze(settings, dt.datetime(2026, 11, 23, 4, tzinfo=dt.UTC))
-    assert "20 × error since Thu 19 Nov 12:00, ongoing in" in ala.alert_text(analysis)
+    assert "20 × error since Thu 19 Nov 12:00, ongoing (never before): `slow query`" in ala.alert_text(analysis)
 
 
 # ---- what a review found
