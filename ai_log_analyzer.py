@@ -2673,7 +2673,7 @@ BURST_PAUSE = dt.timedelta(minutes=30)  # without an event ends it: who waits be
 ONSET = dt.timedelta(days=1)  # without a problem that, at its later rate, would have made a burst: then it began
 TOGETHER = dt.timedelta(minutes=2)  # within which clients with usual time limits tell of what they depend on
 INCIDENTS_MAX = 5  # more are not read
-SILENT_TIMES = 3  # times the longest pause so far: nights and weekends are pauses, too
+SILENT_TIMES = 5  # times the longest pause so far: a weekend is less than five nights
 SILENT_LEAST = dt.timedelta(hours=3)  # a shorter one may end by itself before anybody looks
 SILENT_HOURS = 12  # with lines, that make known what a usual pause is
 FLOOD_TIMES = 10  # times the median hour before: markets at their opening bring five times as much
@@ -2709,7 +2709,7 @@ def find_bursts(source: SourceTally, problems: Mapping[str, Problem], templates:
     for (minutes, shape), count in (+source.events_at).items():
         counts[templates[shape]][minutes] += count
         times[templates[shape]][minutes] += [source.spans[minutes, shape]] if (minutes, shape) in source.spans else []
-    for template in counts.keys() - {OTHER}:
+    for template in sorted(counts.keys() & problems.keys() - {OTHER}):
         by_time, problem = counts[template], problems[template]
         least, total = BURST_EVENTS[problem.level], by_time.total()
         without, window = (moment(at[:15]) - moment(source.first[:15]) for at in (min(by_time), source.last))
@@ -2869,6 +2869,7 @@ def container_rows(analysis: Analysis) -> Iterator[Advice]:
         stopped, since = fact.status != "running", max(fact.finished, fact.started)
         if not stopped and parse_time(since) < analysis.window[0]:
             continue
+        since = since if since > "0002" else ""  # it never ran
         text = f"{named([fact.name])} is {fact.status}, {cell(fact.finding)}"
         at, words = analysis.last_words.get(fact.name, ("", ""))
         text += f"; its last words, at {at[11:16]}" if at else ""
@@ -3498,9 +3499,9 @@ def write_section(report: Path, section: str, name: str, *, first: bool = False)
 
 
 def alert_due(analysis: Analysis) -> bool:
-    """Whether the score is too low or, if so configured, whether something changed."""
+    """Whether the score is too low or, if so configured, whether something changed or fell silent."""
     if analysis.settings.alert_on == "change" and analysis.changed is not None:
-        return bool(analysis.changed)
+        return bool(analysis.changed or analysis.silent)
     return analysis.score < analysis.settings.alert_below
 
 
