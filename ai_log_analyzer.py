@@ -2683,6 +2683,7 @@ RISING_RUNS = 4  # with more each time, to at least RISING_TIMES as much: two or
 RISING_TIMES = 3
 ADVICE_MAX = 7
 ONE_IN = dt.timedelta(hours=1)  # from which on the mean time between the events of an incident says something
+TOLD_TO_END = {0, 130, 137, 143}  # exit codes after `docker stop`, `docker kill` and Ctrl-C: a person may have done it
 LAST_WORDS = dt.timedelta(minutes=10)  # before a container's end, in which problems may have to do with it
 
 
@@ -2866,14 +2867,14 @@ def silence_rows(analysis: Analysis) -> Iterator[Advice]:
 def container_rows(analysis: Analysis) -> Iterator[Advice]:
     """What the engine says of containers that ended in the window or are not well, and their last words."""
     for fact in filter(lambda fact: fact.finding, analysis.facts):
-        stopped, since = fact.status != "running", max(fact.finished, fact.started)
-        if not stopped and parse_time(since) < analysis.window[0]:
+        loops, since = fact.status in {"restarting", "dead"}, max(fact.finished, fact.started)
+        if not loops and parse_time(since) < analysis.window[0]:
             continue
-        since = since if since > "0002" else ""  # it never ran
-        text = f"{named([fact.name])} is {fact.status}, {cell(fact.finding)}"
+        fell = loops or (fact.status == "exited" and fact.exit_code not in TOLD_TO_END) or fact.oom_killed
+        text = f"{named([fact.name])} is {cell(', '.join(dict.fromkeys([fact.status, *fact.finding.split(', ')])))}"
         at, words = analysis.last_words.get(fact.name, ("", ""))
         text += f"; its last words, at {at[11:16]}" if at else ""
-        yield Advice(urgency=2 + stopped, text=text, quote=excerpt(words), sources=(fact.name,), since=since)
+        yield Advice(urgency=2 + fell, text=text, quote=excerpt(words), sources=(fact.name,), since=since)
 
 
 def incident_rows(analysis: Analysis) -> Iterator[Advice]:
@@ -3229,7 +3230,10 @@ def _coverage(coverage: Sequence[Coverage]) -> list[str]:
 def _containers(facts: Sequence[Facts]) -> list[str]:
     """The containers worth a look, from what the engine says of them."""
     odd = [fact for fact in facts if fact.finding]
-    rows = [f"- {named([fact.name])}: **{fact.status}**, {cell(fact.finding)}" for fact in odd[:TABLE_MAX]]
+    rows = [
+        f"- {named([fact.name])}: **{fact.status}**, {cell(fact.finding.removeprefix(f'{fact.status}, '))}"
+        for fact in odd[:TABLE_MAX]
+    ]
     rows += [f"- … and {len(odd) - TABLE_MAX:,} more"] if len(odd) > TABLE_MAX else []
     usual = f"{len(facts) - len(odd)} of {len(facts)} containers show nothing unusual."
     return ["\n".join([usual, *rows])] if facts else []
