@@ -12,6 +12,7 @@ posts to Discord or Slack when the score is under 80.
 Environment (also read from <root>/.env, QT_* names only):
   QT_ROOT           the system's folder (default: the parent of tools/, else the current directory)
   QT_ALERT_WEBHOOK  Discord, Slack or compatible webhook URL; no alert is sent without it
+  QT_PING_URL       dead-man's switch such as healthchecks.io: told /start, then success or /fail
 
 Exit codes: 0 the report is written · 1 it could not be · 2 wrong usage or configuration · 3 written, but an
 alert or export was not delivered · 4 the score is under --fail-under · 75 another run holds the lock
@@ -59,7 +60,9 @@ from itertools import accumulate, compress, zip_longest
 from operator import le
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 __version__ = "1.0.0"
 PROG = "ai_log_analyzer.py"
@@ -153,6 +156,7 @@ STAMP_BYTES = 75  # what json-file stores with every line
 LIMIT_AGAIN_S = 5.0  # what swallows the first alarm gets another one
 EXIT_GRACE_S = 2.0  # between a child's last byte and its end
 ALERT_DEADLINE_S = 30.0
+PING_S = 10.0
 RETRY_PAUSES_S = (1.0, 2.0, 4.0)
 REFUSALS = {f"the server answered {status}" for status in (400, 413, 422)}  # of this message, not of all
 PENDING_MAX = 10  # undelivered messages that are kept
@@ -201,6 +205,7 @@ class Settings:
     alert_format: str = "auto"
     alert_on: str = "score"
     ignore: tuple[Ignore, ...] = ()
+    ping: str = ""  # the URL of a dead-man's switch
 
     @property
     def status(self) -> Path:
@@ -3655,6 +3660,39 @@ def post(url: str, body: dict[str, Any], until: float) -> tuple[bool, str]:
     return False, words
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: its exit code, and what there is to say of it."""
+
+    code: int = 1
+    text: str = ""
+
+
+def watched(settings: Settings, work: Callable[[], Ended], prog: str = PROG) -> int:
+    """The exit code of a run, of whose beginning and end the dead-man's switch is told."""
+    ended = Ended()
+    ping(settings, "/start", prog=prog)
+    try:
+        ended = work()
+    finally:
+        ping(settings, "/fail" if ended.code else "", ended.text, prog)
+    return ended.code
+
+
+def ping(settings: Settings, event: str, text: str = "", prog: str = PROG) -> None:
+    """Tell the dead-man's switch of a run; whatever it answers, the run goes on."""
+    if not settings.ping:
+        return
+    parts = urlsplit(settings.ping)
+    url = parts._replace(path=parts.path.rstrip("/") + event).geturl()
+    try:
+        with time_limit(PING_S, TimeoutError()):  # an answer that drips keeps every timeout of a socket from firing
+            urlopen(Request(url, data=text.encode() or None), timeout=PING_S).close()  # noqa: S310  # nosec B310
+    except Exception as error:  # noqa: BLE001  # its text may hold the URL
+        reason = f"it answered {error.code}" if isinstance(error, HTTPError) else type(error).__name__
+        complain(AnalyzerError(f"QT_PING_URL was not told {event or 'success'} ({reason})"), prog)
+
+
 def not_sent(error: Exception) -> bool:
     """Whether the connection failed before anything was sent, so that nothing can arrive twice."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
@@ -3858,6 +3896,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="read this file instead, plain or gzip, - is standard input; repeatable",
     )
     add("--dry-run", action="store_true", help="print the section; write and send nothing")
+    add("--json", action="store_true", help="print the JSON, and nothing else")
     add("--test-alert", action="store_true", help="send a test message and say what the server answered")
     add("--history", action="store_true", help="print the past runs as a table, with a trend")
     return parser
@@ -3918,6 +3957,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
         contexts=tuple(dict.fromkeys(args.context)) or settings.contexts,
         inputs=tuple(dict.fromkeys(args.input)),
         webhook="" if args.no_alert else check_url(environ.get("QT_ALERT_WEBHOOK", "").strip(), "QT_ALERT_WEBHOOK"),
+        ping=check_url(environ.get("QT_PING_URL", "").strip(), "QT_PING_URL"),
     )
 
 
@@ -4003,26 +4043,36 @@ def complain(error: AnalyzerError, prog: str = PROG) -> int:
 
 def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> int:
     """One whole run, as its console output tells it."""
-    console = Console(args.quiet)
+    console = Console(args.quiet or args.json)
     announce(settings, now, console)
-    with contextlib.nullcontext() if args.dry_run else only_run(settings):
-        analysis = extract(settings, now, console)
-        console.say("[3/4] Generating intelligence summary...")
-        for row in urgent_rows(analysis)[:PROBLEMS_SHOWN]:
-            console.say(f"      {row}")
-        code = 0
-        if args.dry_run:
-            console.say("[4/4] Dry run: nothing is written or sent\n")
+    if args.dry_run:
+        return four_steps(args, settings, now, console).code
+    with only_run(settings):
+        return watched(settings, lambda: four_steps(args, settings, now, console))
+
+
+def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, console: Console) -> Ended:
+    """Read, judge, write and send; how it ended."""
+    analysis = extract(settings, now, console)
+    console.say("[3/4] Generating intelligence summary...")
+    for row in urgent_rows(analysis)[:PROBLEMS_SHOWN]:
+        console.say(f"      {row}")
+    code = 0
+    if args.dry_run:
+        console.say("[4/4] Dry run: nothing is written or sent\n")
+        if not args.json:
             console.print(render_section(analysis))
-        else:
-            console.say("[4/4] Appending to weekly health report...")
-            report = publish(analysis)
-            console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
-            code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "", args.prometheus)
+    else:
+        console.say("[4/4] Appending to weekly health report...")
+        report = publish(analysis)
+        console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
+        code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "", args.prometheus)
+    if args.json:
+        console.print(render_json(analysis).rstrip("\n"))
     partial = " (partial)" if analysis.partial else ""
     console.say(f"\n{BAR}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{BAR}")
     under = args.fail_under is not None and analysis.score < args.fail_under
-    return code or (4 if under else 0)
+    return Ended(code or (4 if under else 0), analysis.verdict)
 
 
 def guarded(prog: str, work: Callable[[], int]) -> int:

@@ -86,7 +86,6 @@ SICK = {"restarting", "dead"}  # states of a container that are failures wheneve
 GRACE_S = 5.0  # a phase that watches its limit itself may need this long to put its findings together
 IMPORT_S = 20.0
 RESTART_S, SETTLE_S = 90.0, 4.0  # to come up healthy; to stay up, for a container without a health check
-PING_S = 10.0
 MODULE_MAX = 4 << 20  # bytes of a module that are looked at
 BODY_MAX = 1 << 20  # bytes of an answer that are searched
 ROWS_MAX = 30  # rows of a table in the report
@@ -149,7 +148,6 @@ class Plan:
     smoke: tuple[Smoke, ...] = ()
     restart: tuple[str, ...] = ()
     python: str = sys.executable
-    ping: str = ""
 
     @property
     def root(self) -> Path:
@@ -1171,22 +1169,6 @@ def alert_text(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[st
     return ala.alert_text(analysis, lines) if analysis else "\n".join(bare)
 
 
-def ping(plan: Plan, event: str = "") -> None:
-    """Tell the ping URL; whatever it answers, the run goes on."""
-    if not plan.ping:
-        return
-    parts = urlsplit(plan.ping)
-    url = parts._replace(path=parts.path.rstrip("/") + event).geturl()
-    until = time.monotonic() + PING_S
-    try:
-        answer = Job(partial(http_get, url, until)).wait(until)
-        reason = "" if answer and answer[0] < 300 else f"it answered {answer[0]}" if answer else "no answer"
-    except Exception as error:  # noqa: BLE001  # its text may hold the URL
-        reason = type(error).__name__
-    if reason:
-        print(f"{PROG}: QT_PING_URL was not told {event or 'success'} ({reason})", file=sys.stderr)
-
-
 # ---------------------------------------------------------------------------------------------- configuration
 
 FLAG: ala.Kind = ("true or false", lambda v: isinstance(v, bool))
@@ -1211,7 +1193,6 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
     """The analyzer's settings and those of the weekly run, from the same places."""
     settings = ala.load_settings(args, environ)
     config = ala.read_config(args.config, settings.root)
-    environ = {**ala.read_dotenv(settings.root / ".env"), **environ}
     modules = checked_part(config.get("modules", {}), "[modules]", {"include": ala.TEXTS, "exclude": ala.TEXTS})
     heal = checked_part(config.get("heal", {}), "[heal]", {"restart": ala.TEXTS, "python": ala.TEXT})
     limits = checked_part(config.get("limits", {}), "[limits]", dict.fromkeys(LIMITS, PAIR))
@@ -1229,7 +1210,6 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
         smoke=tuple(parse_smoke(test, f"[[smoke]] {number}", settings.root) for number, test in enumerate(smoke, 1)),
         restart=tuple(heal.get("restart", [])),
         python=heal.get("python", sys.executable),
-        ping="" if args.check else ala.check_url(environ.get("QT_PING_URL", "").strip(), "QT_PING_URL"),
     )
 
 
@@ -1313,8 +1293,8 @@ def run_phases(plan: Plan, phases: Sequence[Phase], args: argparse.Namespace, ou
             console.say(f"      Phase 1: {outcomes[1].words} – {reason}")
 
 
-def weekly(args: argparse.Namespace, plan: Plan) -> int:
-    """The phases, the report and the messages; the exit code."""
+def weekly(args: argparse.Namespace, plan: Plan) -> ala.Ended:
+    """The phases, the report and the messages; how it ended."""
     outcomes: dict[int, Outcome] = {}
     code, console = 0, ala.Console(args.quiet)
     run_phases(plan, PHASES[:5], args, outcomes)
@@ -1336,7 +1316,8 @@ def weekly(args: argparse.Namespace, plan: Plan) -> int:
     console.say(f"{where}\n{ala.BAR}")
     bad = {"failed": {"failed"}, "warning": {"failed", "warning"}}.get(args.fail_on, set[str]())
     under = args.fail_under is not None and analysis is not None and analysis.score < args.fail_under
-    return code or (4 if under or bad.intersection(states) else 0)
+    text = f"{STATES[worst(states)]} {counted(states, STATES)}{score}"
+    return ala.Ended(code or (4 if under or bad.intersection(states) else 0), text)
 
 
 def execute(args: argparse.Namespace, plan: Plan) -> int:
@@ -1344,30 +1325,19 @@ def execute(args: argparse.Namespace, plan: Plan) -> int:
     head = f"{ala.BAR}\nQUANTUM TRADER V3 - WEEKLY SELF-HEAL\n{ala.BAR}\nDate: {plan.now:%Y-%m-%d}\nRoot: {plan.root}\n"
     ala.Console(args.quiet).say(head)
     if plan.check:
-        return weekly(args, plan)
+        return weekly(args, plan).code
     try:
         with ala.only_run(plan.settings):
-            return told(args, plan)
+            return ala.watched(plan.settings, lambda: weekly(args, plan), PROG)
+    except KeyboardInterrupt:
+        raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
     except OSError as error:  # nothing can be written, not even the lock: the messages are all that is left
         with contextlib.suppress(OSError):
             ala.alert(
                 plan.settings, f"❌ Weekly Self-Heal – {plan.now:%Y-%m-%d}\nThe run could not begin: {error.strerror}"
             )
-        ping(plan, "/fail")
+        ala.ping(plan.settings, "/fail", prog=PROG)
         raise
-
-
-def told(args: argparse.Namespace, plan: Plan) -> int:
-    """The run between its two pings."""
-    ping(plan, "/start")
-    code = 1
-    try:
-        code = weekly(args, plan)
-    except KeyboardInterrupt:
-        raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
-    finally:
-        ping(plan, "/fail" if code else "")
-    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -273,3 +273,14 @@ def test_a_log_line_is_shown_in_a_chat_as_code(tmp_path: Path, server: Server) -
     assert "click" not in before
     assert rest.count("`") == 3  # source and template, each in a span of its own that nothing in it ends
     assert line.endswith("`")
+
+
+def test_json_is_all_that_stands_on_standard_output(tmp_path: Path) -> None:
+    (tmp_path / "in.log").write_text("ERROR one\nfine\n")
+    done = analyzer("--root", tmp_path, "--json", "--input", tmp_path / "in.log")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["score"] == 99.0
+    assert json.loads(next((tmp_path / "status").glob("*.json")).read_text()) == json.loads(done.stdout)
+    done = analyzer("--root", tmp_path / "status", "--json", "--dry-run", "--input", tmp_path / "in.log")
+    assert json.loads(done.stdout)["metrics"]["lines"] == 2
+    assert not (tmp_path / "status" / "status").exists()

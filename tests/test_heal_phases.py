@@ -94,6 +94,8 @@ class Listener:
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
                 listener.told.append((self.command, self.path, body))
+                if self.path == "/hang":
+                    time.sleep(5)
                 if self.path == "/drip":
                     self.send_response(200)
                     self.end_headers()
@@ -121,7 +123,7 @@ class Listener:
         return [json.loads(body)["text"] for command, _, body in self.told if command == "POST"]
 
     def pings(self) -> list[str]:
-        return [path for command, path, _ in self.told if command == "GET"]
+        return [path for _, path, _ in self.told if path.startswith("/p")]
 
 
 @pytest.fixture
@@ -465,17 +467,40 @@ def test_the_ping_url_is_told_start_and_end(logs: Path, listener: Listener, conf
     (logs / "bad.py").write_text("def (:\n")
     run(logs, *([config, "failed"] if config else []))
     assert listener.pings() == ["/p/start?rid=1", f"{last}?rid=1"]
+    assert listener.told[-1][2].endswith("- Score: 88.0/100")
 
 
-@pytest.mark.parametrize("path", ["/500", "/drip"])
+@pytest.mark.parametrize("path", ["/500", "/hang"])
 def test_a_ping_that_fails_costs_nothing(
     logs: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
-    monkeypatch.setattr(wsh, "PING_S", 0.5)
-    wsh.ping(plan_of(logs, ping=listener.url + path))
+    monkeypatch.setattr(ala, "PING_S", 0.5)
+    began = time.monotonic()
+    ala.ping(ala.Settings(root=logs, ping=listener.url + path), "")
+    assert time.monotonic() - began < 3
     err = capsys.readouterr().err
-    assert "QT_PING_URL was not told" in err
+    assert "QT_PING_URL was not told success" in err
     assert listener.url not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), ["/p/start", "/p"]),
+        (("--fail-under", "99"), ["/p/start", "/p/fail"]),
+        (("--container", "absent-*"), ["/p/start", "/p/fail"]),
+        (("--dry-run",), []),
+    ],
+    ids=["success", "under", "failure", "dry run"],
+)
+def test_the_analyzer_alone_tells_the_ping_url_as_well(
+    logs: Path, listener: Listener, arguments: tuple[str, ...], told: list[str]
+) -> None:
+    (logs / ".env").write_text(f"QT_PING_URL={listener.url}/p\n")
+    ala.main(["--root", str(logs), "--quiet", *arguments])
+    assert listener.pings() == told
+    if told[-1:] == ["/p"]:
+        assert listener.told[-1][2] == "88.0/100 → ✅ Stable"
 
 
 def test_check_sends_nothing(logs: Path, listener: Listener) -> None:
