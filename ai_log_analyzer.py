@@ -3351,33 +3351,37 @@ def _problem(problem: Problem) -> dict[str, Any]:
 
 def render_prometheus(analysis: Analysis) -> str:
     """Gauges for node_exporter's textfile collector: a count over a window may fall."""
-    families: dict[str, tuple[str, list[tuple[str, float]]]] = {
-        "score": ("Health score from 0 to 100.", [("", analysis.score)]),
-        "partial": ("Whether some logs could not be read whole.", [("", int(analysis.partial))]),
-        "problem_ratio": ("Problem events to log lines.", [("", round(analysis.problem_rate / 10_000, 6))]),
-        "changed_problems": ("Problems that are new or much more frequent.", [("", len(analysis.changed or ()))]),
-        "lines": ("Log lines read.", [("", analysis.counts["lines"])]),
-        "signal_lines": (
-            "Log lines that match a signal.",
-            [(_label("signal", s.key), analysis.counts[s.key]) for s in analysis.settings.signals],
+    took = (dt.datetime.now(dt.UTC) - analysis.generated).total_seconds()
+    pending = len(read_pending(analysis.settings.status / "alert_pending.json"))
+    states = Counter(source.state for source in analysis.coverage)
+    families: list[tuple[str, str, str, Mapping[str, float]]] = [
+        ("health_score", "Health score from 0 to 100.", "", {"": analysis.score}),
+        ("log_lines", "Log lines read.", "", {"": analysis.counts["lines"]}),
+        (
+            "signal_lines",
+            "Lines that match a signal.",
+            "signal",
+            {k: n for k, n in analysis.counts.items() if k != "lines"},
         ),
-        "subsystem_lines": (
-            "Log lines that match a subsystem.",
-            [(_label("subsystem", name), count) for name, count in analysis.subsystems.items()],
-        ),
-        "run_timestamp_seconds": ("When the analysis ran.", [("", int(analysis.generated.timestamp()))]),
-    }
+        ("subsystem_lines", "Lines that match a subsystem.", "subsystem", analysis.subsystems),
+        ("level_events", "Events by declared level.", "level", {k: d for k, (d, _) in analysis.levels.items()}),
+        ("problem_events", "Events of problems.", "", {"": sum(problem.count for problem in analysis.problems)}),
+        ("changed_problems", "Problems that are new or more frequent.", "", {"": len(analysis.changed or ())}),
+        ("incidents", "Problems that began or burst together.", "", {"": len(analysis.incidents)}),
+        ("silent_sources", "Sources that fell silent.", "", {"": len(analysis.silent)}),
+        ("sources", "Sources by how they were read.", "state", {state: states[state] for state in STATES}),
+        ("partial", "Whether some logs could not be read whole.", "", {"": int(analysis.partial)}),
+        ("alerts_pending", "Alerts that could not be delivered.", "", {"": pending}),
+        ("run_duration_seconds", "How long the run took.", "", {"": round(took, 2)}),
+        ("last_success_timestamp_seconds", "When it began.", "", {"": int(analysis.generated.timestamp())}),
+    ]
     lines = []
-    for name, (help_text, samples) in families.items():
-        family = f"ai_log_analyzer_{name}"
-        lines += [f"# HELP {family} {help_text}", f"# TYPE {family} gauge"]
-        lines += [f"{family}{labels} {value}" for labels, value in samples]
+    for name, words, label, samples in families:
+        lines += [f"# HELP quantum_{name} {words}", f"# TYPE quantum_{name} gauge"]
+        for value, count in samples.items():
+            text = excerpt(value).replace("\\", "\\\\").replace('"', '\\"')
+            lines.append(f'quantum_{name}{{{label}="{text}"}} {count}' if label else f"quantum_{name} {count}")
     return "\n".join(lines) + "\n"
-
-
-def _label(name: str, value: str) -> str:
-    text = excerpt(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'{{{name}="{text}"}}'
 
 
 # ---------------------------------------------------------------------------------------------- publish

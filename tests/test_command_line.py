@@ -748,10 +748,13 @@ def test_the_export_is_what_prometheus_reads(program: Program, tmp_path: Path) -
     assert [path.name for path in folder.iterdir()] == ["qt.prom"]
     assert stat.S_IMODE((folder / "qt.prom").stat().st_mode) == 0o644
     samples = parse_prometheus((folder / "qt.prom").read_text(encoding="utf-8"))
-    plain = [value for (_, label), value in samples.items() if not label]
-    assert 97.7 in plain  # 100 - 2 x 1.0 - 0.3
-    assert 8 in plain  # lines
-    assert any(started - 2 <= value <= time.time() + 2 for value in plain)
+    plain = {name: value for (name, label), value in samples.items() if not label}
+    assert plain["quantum_health_score"] == 97.7  # 100 - 2 x 1.0 - 0.3
+    assert plain["quantum_log_lines"] == 8
+    assert plain["quantum_problem_events"] == 3
+    assert started - 2 <= plain["quantum_last_success_timestamp_seconds"] <= time.time() + 2
+    assert 0 < plain["quantum_run_duration_seconds"] < 60
+    assert samples["quantum_sources", "whole"] == 1
     labelled = {label: value for (_, label), value in samples.items() if label}
     assert labelled["errors"] == 2
     assert labelled["warnings"] == 1
