@@ -206,6 +206,7 @@ class Settings:
     alert_on: str = "score"
     ignore: tuple[Ignore, ...] = ()
     ping: str = ""  # the URL of a dead-man's switch
+    export: Path | None = None  # gauges for Prometheus
 
     @property
     def status(self) -> Path:
@@ -2958,6 +2959,7 @@ SCALES = ((1, 24), (6, 28), (24, 28))
 ROWS_MAX = 15
 DAYS_MAX = 31  # columns of a problem's sparkline
 URGENCY = ("", "", "🟠 ", "🔴 ")
+LAST_SUCCESS = "last_success_timestamp_seconds"
 
 
 def named(sources: Iterable[str], most: int = 2) -> str:
@@ -3349,12 +3351,15 @@ def _problem(problem: Problem) -> dict[str, Any]:
     return document | {"example": excerpt(problem.example), "sources": _by_name(problem.sources)}
 
 
-def render_prometheus(analysis: Analysis) -> str:
-    """Gauges for node_exporter's textfile collector: a count over a window may fall."""
+Family: TypeAlias = tuple[str, str, str, Mapping[str, float]]  # name, what it is, its label or nothing, samples
+
+
+def families_of(analysis: Analysis) -> list[Family]:
+    """What a run found, for Prometheus; a count over a window may fall, so that all are gauges."""
     took = (dt.datetime.now(dt.UTC) - analysis.generated).total_seconds()
     pending = len(read_pending(analysis.settings.status / "alert_pending.json"))
     states = Counter(source.state for source in analysis.coverage)
-    families: list[tuple[str, str, str, Mapping[str, float]]] = [
+    return [
         ("health_score", "Health score from 0 to 100.", "", {"": analysis.score}),
         ("log_lines", "Log lines read.", "", {"": analysis.counts["lines"]}),
         (
@@ -3373,8 +3378,22 @@ def render_prometheus(analysis: Analysis) -> str:
         ("partial", "Whether some logs could not be read whole.", "", {"": int(analysis.partial)}),
         ("alerts_pending", "Alerts that could not be delivered.", "", {"": pending}),
         ("run_duration_seconds", "How long the run took.", "", {"": round(took, 2)}),
-        ("last_success_timestamp_seconds", "When it began.", "", {"": int(analysis.generated.timestamp())}),
+        ("run_success", "Whether the last run came to a report.", "", {"": 1}),
+        (LAST_SUCCESS, "When the last run that came to a report began.", "", {"": int(analysis.generated.timestamp())}),
     ]
+
+
+def families_of_failure(export: Path) -> list[Family]:
+    """What there is to say when a run came to no report: when the last one did stays known."""
+    families: list[Family] = [("run_success", "Whether the last run came to a report.", "", {"": 0})]
+    with contextlib.suppress(OSError):
+        if last := re.search(rf"^quantum_{LAST_SUCCESS} (\d+)$", export.read_text(errors="replace"), re.MULTILINE):
+            families.append((LAST_SUCCESS, "When the last run that came to a report began.", "", {"": int(last[1])}))
+    return families
+
+
+def render_prometheus(families: Iterable[Family]) -> str:
+    """Gauges for node_exporter's textfile collector."""
     lines = []
     for name, words, label, samples in families:
         lines += [f"# HELP quantum_{name} {words}", f"# TYPE quantum_{name} gauge"]
@@ -3723,7 +3742,7 @@ TABLES: Kind = ("a list of tables", lambda v: isinstance(v, list) and all(isinst
 DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
 ON: Kind = ("score or change", lambda v: v in {"score", "change"})
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
-CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "ignore")
+CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "export", "ignore")
 WEEKLY_PARTS = ("heal", "modules", "agents", "limits", "smoke")  # read by weekly_self_heal.py
 CONFIG_NAME = "ai_log_analyzer.toml"
 
@@ -3803,6 +3822,7 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
     sources = config_part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
     globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
     alert = config_part(config, "alert", ("below", "format", "on"), None)
+    export = config_part(config, "export", ("prometheus",), TEXT).get("prometheus")
     below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
     form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
     return replace(
@@ -3813,6 +3833,7 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         alert_below=float(below),
         alert_format=form,
         alert_on=checked(alert.get("on", settings.alert_on), "[alert] on", ON),
+        export=settings.root / export if export else None,
         ignore=tuple(_ignore_rule(rule) for rule in checked(config.get("ignore", []), "[[ignore]]", TABLES)),
     )
 
@@ -3962,6 +3983,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
         inputs=tuple(dict.fromkeys(args.input)),
         webhook="" if args.no_alert else check_url(environ.get("QT_ALERT_WEBHOOK", "").strip(), "QT_ALERT_WEBHOOK"),
         ping=check_url(environ.get("QT_PING_URL", "").strip(), "QT_PING_URL"),
+        export=args.prometheus or settings.export,
     )
 
 
@@ -4018,12 +4040,15 @@ def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
     return analysis
 
 
-def deliver(settings: Settings, analysis: Analysis | None, text: str, export: Path | None, prog: str = PROG) -> int:
+def deliver(
+    settings: Settings, analysis: Analysis | None, text: str, prog: str = PROG, more: Iterable[Family] = ()
+) -> int:
     """Export, and send what is due; exit code 3 and a line on standard error for what did not arrive."""
     code = 0
-    if export and analysis:
+    if export := settings.export:
+        families = families_of(analysis) if analysis else families_of_failure(export)
         try:
-            write_atomic(export, render_prometheus(analysis), mode=0o644)
+            write_atomic(export, render_prometheus([*families, *more]), mode=0o644)
         except OSError as error:
             code = complain(AnalyzerError(f"{excerpt(str(export))} could not be written: {error.strerror}", 3), prog)
     if reason := alert(settings, text):
@@ -4070,7 +4095,7 @@ def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, c
         console.say("[4/4] Appending to weekly health report...")
         report = publish(analysis)
         console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
-        code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "", args.prometheus)
+        code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "")
     if args.json:
         console.print(render_json(analysis).rstrip("\n"))
     partial = " (partial)" if analysis.partial else ""
@@ -4122,10 +4147,9 @@ def failure_told(settings: Settings, now: dt.datetime) -> Iterator[None]:
             where = f"{excerpt(str(error.filename))}: " if error.filename else ""
             raise AnalyzerError(f"the report could not be written: {where}{error.strerror}") from None
     except AnalyzerError as error:
-        if settings.webhook and error.code == 1:
+        if error.code == 1:
             with contextlib.suppress(OSError):  # the status folder may be what failed
-                if reason := alert(settings, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}"):
-                    complain(AnalyzerError(f"the alert was not delivered: {reason}"))
+                deliver(settings, None, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}")
         raise
 
 
@@ -4153,6 +4177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         args.no_alert = args.no_alert or args.dry_run
         settings, now = load_settings(args, os.environ), dt.datetime.now(dt.UTC)
+        settings = replace(settings, ping="", export=None) if args.dry_run else settings
         if args.history:
             Console(quiet=False).print(render_history(read_history(settings)))
             return 0

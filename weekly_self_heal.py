@@ -1306,7 +1306,11 @@ def weekly(args: argparse.Namespace, plan: Plan) -> ala.Ended:
         console.print("\n".join(["", render_base(plan, outcomes), *section]))
     else:
         trouble = trouble or write_base(plan, outcomes)  # once more, with the outcome of phase 6
-        code = ala.deliver(plan.settings, analysis, alert_text(plan, outcomes, trouble), args.prometheus, PROG)
+        order = ("ok", "skipped", "warning", "failed")
+        words = f"How a phase ended: {', '.join(f'{value} {state}' for value, state in enumerate(order))}."
+        ends = {phase.title: order.index(outcomes[phase.number].state) for phase in PHASES}
+        phases: ala.Family = ("phase_state", words, "phase", ends)
+        code = ala.deliver(plan.settings, analysis, alert_text(plan, outcomes, trouble), PROG, [phases])
     for text in trouble:
         code = ala.complain(ala.AnalyzerError(text), PROG)
     states = [outcome.state for outcome in outcomes.values()]

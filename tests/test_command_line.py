@@ -764,6 +764,22 @@ def test_the_export_is_what_prometheus_reads(program: Program, tmp_path: Path) -
     assert labelled["EventBus"] == 1
 
 
+def test_a_run_without_a_report_keeps_the_time_of_the_last_success(program: Program) -> None:
+    (program.root / "ai_log_analyzer.toml").write_text('[export]\nprometheus = "qt.prom"\n')
+    export = program.root / "qt.prom"
+    assert program("--input", "absent", "--quiet").returncode == 1
+    assert parse_prometheus(export.read_text()) == {("quantum_run_success", ""): 0}
+    assert program("--input", program.log()).returncode == 0
+    well = parse_prometheus(export.read_text())
+    assert well["quantum_run_success", ""] == 1
+    assert program("--input", "absent", "--quiet").returncode == 1
+    last = ("quantum_last_success_timestamp_seconds", "")
+    assert parse_prometheus(export.read_text()) == {("quantum_run_success", ""): 0, last: well[last]}
+    assert program("--input", "absent", "--dry-run").returncode == 1
+    assert program("--input", program.log(), "--dry-run").returncode == 0
+    assert parse_prometheus(export.read_text()) == {("quantum_run_success", ""): 0, last: well[last]}
+
+
 @pytest.mark.parametrize("name", ["absent/qt.prom", "folder", "in.log/qt.prom"], ids=["no folder", "folder", "file"])
 def test_an_export_that_cannot_be_written_is_exit_3_and_never_costs_the_report(program: Program, name: str) -> None:
     (program.root / "folder").mkdir()

@@ -503,6 +503,15 @@ def test_the_analyzer_alone_tells_the_ping_url_as_well(
         assert listener.told[-1][2] == "88.0/100 → ✅ Stable"
 
 
+def test_the_export_says_how_each_phase_ended(logs: Path) -> None:
+    (logs / "bad.py").write_text("def (:\n")
+    run(logs, "--prometheus", str(logs / "qt.prom"))
+    text = (logs / "qt.prom").read_text()
+    assert 'quantum_phase_state{phase="Module Integrity Check"} 3\n' in text
+    assert 'quantum_phase_state{phase="AI Log Analysis"} 0\n' in text
+    assert "quantum_health_score 88.0\n" in text
+
+
 def test_check_sends_nothing(logs: Path, listener: Listener) -> None:
     (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\nQT_PING_URL={listener.url}/p\n")
     (logs / "bad.py").write_text("def (:\n")
