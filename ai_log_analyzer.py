@@ -40,6 +40,7 @@ import selectors
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import statistics
 import subprocess  # nosec B404
@@ -142,7 +143,7 @@ CHANGED_TIMES = 3  # more than so many times its highest earlier rate
 COMPARED_FROM = 10  # a run with fewer than a tenth of the lines is not compared with
 HISTORY_MAX = 26  # earlier runs that are compared with
 PROBLEMS_MAX = 1_000  # problems that are reported and remembered, the most frequent; the rest is OTHER
-ALERT_FORMATS = ("auto", "discord", "slack", "text")
+ALERT_FORMATS = ("auto", "discord", "slack", "ntfy", "text")
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
 HANGING = "counting took too long; make the patterns of [signals], [subsystems], [[ignore]] simpler"
@@ -204,6 +205,7 @@ class Settings:
     alert_below: float = 80.0
     alert_format: str = "auto"
     alert_on: str = "score"
+    alert_template: str = ""  # the JSON of any other webhook, with {text} in it
     ignore: tuple[Ignore, ...] = ()
     ping: str = ""  # the URL of a dead-man's switch
     export: Path | None = None  # gauges for Prometheus
@@ -511,6 +513,7 @@ class Analysis:
     floods: tuple[Odd, ...]
     last_words: Mapping[str, tuple[str, str]]  # of containers that ended: when, and a template or a line
     zeros: int  # runs in a row, this one included, whose score is 0
+    last: Run | None  # the last run that this one is compared with
     undelivered: str = ""  # why the alert did not arrive
 
     @property
@@ -2482,6 +2485,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         floods=find_floods(sources),
         last_words=find_last_words(sources, facts, templates),
         zeros=next((n for n, run in enumerate(reversed(history), 1) if run.score), len(history) + 1),
+        last=history[-1] if history else None,
     )
 
 
@@ -3531,21 +3535,35 @@ def write_section(report: Path, section: str, name: str, *, first: bool = False)
 
 
 def alert_due(analysis: Analysis) -> bool:
-    """Whether the score is too low or, if so configured, whether something changed or fell silent."""
-    if analysis.settings.alert_on == "change" and analysis.changed is not None:
-        return bool(analysis.changed or analysis.silent)
-    return analysis.score < analysis.settings.alert_below
+    """Whether the score is too low or, if so configured, something changed or fell silent; or is well again."""
+    settings, last = analysis.settings, analysis.last
+    if settings.alert_on == "change" and analysis.changed is not None:
+        return bool(analysis.changed or analysis.silent or (last and last.changed))
+    return min(analysis.score, last.score if last else 100) < settings.alert_below
+
+
+def is_well(analysis: Analysis) -> bool:
+    """Whether nothing is wrong that an alert would be sent for, were it not for the last run."""
+    return not alert_due(replace(analysis, last=None))
 
 
 CODE_SPAN = re.compile(r"(`+) ?(.+?) ?\1(?!`)")
 
 
 def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
-    """What changed, what else there is to tell, and the five heaviest anomalies under the score, as plain text."""
-    lines = [f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d}", f"Health Score: {analysis.verdict}", *extra]
-    lines += urgent_rows(analysis)[:5]
-    lines += [f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]]
-    return "\n".join(lines)
+    """What is to be done, the score, what else there is to tell and the heaviest anomalies, as plain text."""
+    last = f" ({analysis.score - analysis.last.score:+.1f} since {analysis.last.date})" if analysis.last else ""
+    recovered = ["✅ Recovered: all is well again"] if alert_due(analysis) and is_well(analysis) else []
+    return "\n".join(
+        [
+            f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d} – {excerpt(socket.gethostname(), 60)}",
+            *recovered,
+            *urgent_rows(analysis)[:5],
+            f"Health Score: {analysis.verdict}{last}",
+            *extra,
+            *(f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]),
+        ]
+    )
 
 
 def urgent_rows(analysis: Analysis) -> list[str]:
@@ -3569,23 +3587,35 @@ def webhook_form(url: str, form: str = "auto") -> str:
     host, path = parts.hostname or "", parts.path
     if form != "auto":
         return form
+    if host == "ntfy.sh":
+        return "ntfy"
     if path.rstrip("/").endswith("/slack") or host == "hooks.slack.com" or host.endswith(".slack.com"):
         return "slack"
     discord = host in {"discord.com", "discordapp.com"} or host.endswith((".discord.com", ".discordapp.com"))
     return "discord" if discord or re.search(r"/api/(?:v\d+/)?webhooks/\d+/", path) else "text"
 
 
-def webhook_request(url: str, form: str, text: str) -> tuple[str, dict[str, Any]]:
-    """URL and JSON body for a message in one of the forms."""
+def webhook_request(url: str, form: str, text: str, template: str = "") -> tuple[str, dict[str, Any]]:
+    """URL for a message in one of the forms, and what `requests.post` takes for it."""
+    if template:
+        body = template.replace("{text}", json.dumps(shorten(text, 2_900))[1:-1])
+        return url, {"data": body.encode(), "headers": {"Content-Type": "application/json"}}
+    if form == "ntfy":
+        title, _, body = text.partition("\n")
+        priority = "5" if URGENCY[3] in text else "3"
+        return url, {
+            "data": shorten(body or title, 1_900).encode(),
+            "headers": {"Title": title.encode(), "Priority": priority},
+        }
     if form == "discord":
         parts = urlsplit(url)
         path = re.sub(r"^(.*/api)/(?:v\d+/)?webhooks/", r"\1/v10/webhooks/", parts.path)
         query = "&".join(filter(None, [parts.query, "wait=true"]))
-        body = {"content": shorten(text, 1_900), "allowed_mentions": {"parse": []}}
-        return parts._replace(path=path, query=query).geturl(), body
+        content = {"content": shorten(text, 1_900), "allowed_mentions": {"parse": []}}
+        return parts._replace(path=path, query=query).geturl(), {"json": content}
     if form == "slack":
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return url, {"text": shorten(text, 2_900)}
+    return url, {"json": {"text": shorten(text, 2_900)}}
 
 
 def shorten(text: str, limit: int) -> str:
@@ -3635,7 +3665,7 @@ def send(settings: Settings, texts: Sequence[str]) -> tuple[list[str], str]:
 
     def post_all() -> None:
         for text in texts:
-            arrived, answer = post(*webhook_request(settings.webhook, form, text), until)
+            arrived, answer = post(*webhook_request(settings.webhook, form, text, settings.alert_template), until)
             answers.append((arrived or answer in REFUSALS, "" if arrived else answer))
             if not answers[-1][0]:
                 return
@@ -3651,7 +3681,7 @@ def send(settings: Settings, texts: Sequence[str]) -> tuple[list[str], str]:
     return list(texts[settled:]), reasons[-1] if reasons else ""
 
 
-def post(url: str, body: dict[str, Any], until: float) -> tuple[bool, str]:
+def post(url: str, content: Mapping[str, Any], until: float) -> tuple[bool, str]:
     """Whether a message arrived, and the answer in words. No exception's text is shown: it holds the URL.
 
     Tried again is only what surely was not taken: 429, 5xx, no connection. A redirect would turn the POST into an
@@ -3664,11 +3694,12 @@ def post(url: str, body: dict[str, Any], until: float) -> tuple[bool, str]:
     except Exception as error:  # noqa: BLE001  # half installed
         return False, f"the package requests is broken ({type(error).__name__}): pip install --force-reinstall requests"
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its lines hold the path with the token
-    headers = {"User-Agent": f"ai-log-analyzer/{__version__}"}
+    headers = {"User-Agent": f"ai-log-analyzer/{__version__}", **content.get("headers", {})}
+    content = {key: value for key, value in content.items() if key != "headers"}
     for pause_s in (*RETRY_PAUSES_S, math.inf):
         left_s = max(until - time.monotonic(), 0.1)
         try:
-            answer = requests.post(url, json=body, timeout=min(10, left_s), allow_redirects=False, headers=headers)
+            answer = requests.post(url, **content, timeout=min(10, left_s), allow_redirects=False, headers=headers)
         except Exception as error:  # noqa: BLE001  # whatever it is, the report must not suffer
             words, again = type(error).__name__, not_sent(error)
         else:
@@ -3742,9 +3773,17 @@ TABLES: Kind = ("a list of tables", lambda v: isinstance(v, list) and all(isinst
 DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
 ON: Kind = ("score or change", lambda v: v in {"score", "change"})
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
+TEMPLATE: Kind = ("JSON with {text} inside a string", lambda v: v == "" or is_template(v))
 CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "export", "ignore")
 WEEKLY_PARTS = ("heal", "modules", "agents", "limits", "smoke")  # read by weekly_self_heal.py
 CONFIG_NAME = "ai_log_analyzer.toml"
+
+
+def is_template(text: Any) -> bool:
+    """Whether it is JSON with {text} in it, which then can only stand inside a string."""
+    with contextlib.suppress(ValueError, TypeError):
+        return "{text}" in text and bool(json.loads(text))
+    return False
 
 
 def find_root(flag: str | None, environ: Mapping[str, str]) -> Path:
@@ -3821,7 +3860,7 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         signals[key] = replace(signals[key], threshold=threshold)
     sources = config_part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
     globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
-    alert = config_part(config, "alert", ("below", "format", "on"), None)
+    alert = config_part(config, "alert", ("below", "format", "on", "template"), None)
     export = config_part(config, "export", ("prometheus",), TEXT).get("prometheus")
     below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
     form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
@@ -3833,6 +3872,7 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         alert_below=float(below),
         alert_format=form,
         alert_on=checked(alert.get("on", settings.alert_on), "[alert] on", ON),
+        alert_template=checked(alert.get("template", settings.alert_template), "[alert] template", TEMPLATE),
         export=settings.root / export if export else None,
         ignore=tuple(_ignore_rule(rule) for rule in checked(config.get("ignore", []), "[[ignore]]", TABLES)),
     )
@@ -4132,7 +4172,8 @@ def test_alert(settings: Settings) -> int:
         raise AnalyzerError("no QT_ALERT_WEBHOOK is set; put it into the environment or <root>/.env", 2)
     form = webhook_form(settings.webhook, settings.alert_format)
     text = "🧪 AI Log Analyzer: this is a test. Alerts arrive here."
-    arrived, answer = post(*webhook_request(settings.webhook, form, text), time.monotonic() + ALERT_DEADLINE_S)
+    request = webhook_request(settings.webhook, form, text, settings.alert_template)
+    arrived, answer = post(*request, time.monotonic() + ALERT_DEADLINE_S)
     print(f"{form} message: {answer}")
     return 0 if arrived else complain(AnalyzerError("the test alert was not delivered", 3))
 

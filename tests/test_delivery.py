@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import socket
@@ -31,6 +32,7 @@ class Server:
     port: int = 0
     texts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    raw: list[tuple[dict[str, str], bytes]] = field(default_factory=list)  # headers and body
 
     @property
     def url(self) -> str:
@@ -43,8 +45,10 @@ def server() -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            served.texts.append(body["text"])
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            served.raw.append((dict(self.headers), data))
+            body: dict[str, Any] = json.loads(data) if data.startswith(b"{") else {}
+            served.texts.append(body.get("text", ""))
             served.times.append(time.monotonic())
             status, headers, text = served.script.pop(0) if len(served.script) > 1 else served.script[0]
             with contextlib.suppress(OSError):
@@ -284,3 +288,46 @@ def test_json_is_all_that_stands_on_standard_output(tmp_path: Path) -> None:
     done = analyzer("--root", tmp_path / "status", "--json", "--dry-run", "--input", tmp_path / "in.log")
     assert json.loads(done.stdout)["metrics"]["lines"] == 2
     assert not (tmp_path / "status" / "status").exists()
+
+
+def test_ntfy_takes_a_plain_body_with_title_and_priority(server: Server, tmp_path: Path) -> None:
+    text = '🧩 Title – 2026-11-23\n🔴 `qt-rl` is silent\nHealth Score: 3.0/100 "x"'
+    sent = ala.Settings(root=tmp_path, webhook=server.url, alert_format="ntfy")
+    assert ala.alert(sent, text) == ""
+    ((headers, body),) = server.raw
+    assert headers["Title"].encode("latin-1").decode() == "🧩 Title – 2026-11-23"
+    assert headers["Priority"] == "5"
+    assert body.decode() == '🔴 `qt-rl` is silent\nHealth Score: 3.0/100 "x"'
+    assert ala.webhook_form("https://ntfy.sh/quantum") == "ntfy"
+
+
+def test_any_other_webhook_is_sent_json_of_its_own_form(server: Server, tmp_path: Path) -> None:
+    template = '{"msgtype": "m.text", "body": ["note: {text}"]}'
+    sent = ala.Settings(root=tmp_path, webhook=server.url, alert_template=template)
+    text = 'a "quoted" line\nand \\ another\u2028'
+    assert ala.alert(sent, text) == ""
+    ((headers, body),) = server.raw
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {"msgtype": "m.text", "body": [f"note: {text}"]}
+
+
+@pytest.mark.parametrize("template", ["{text}", '{"a": {text}}', '{"a": "b"}', "5", '{"a": "{text}"'])
+def test_a_template_that_makes_no_json_is_told_at_the_start(template: str, tmp_path: Path) -> None:
+    (tmp_path / "ai_log_analyzer.toml").write_text(f"[alert]\ntemplate = '{template}'\n")
+    done = analyzer("--root", tmp_path, "--input", "x")
+    assert done.returncode == 2
+    assert "[alert] template must be JSON with {text} inside a string" in done.stderr
+
+
+def test_a_run_that_is_well_after_a_bad_one_says_so_once(tmp_path: Path, server: Server) -> None:
+    log, status = tmp_path / "in.log", tmp_path / "status"
+    for week, lines in enumerate([["ERROR broken"] * 60, ["fine"] * 60, ["fine"] * 60]):
+        log.write_text("\n".join(lines))
+        analyzer("--root", tmp_path, "--input", log, QT_ALERT_WEBHOOK=server.url)
+        written = next(status.glob(f"health_{dt.datetime.now(dt.UTC):%Y-%m-%d}*"))
+        written.rename(status / f"health_2026-01-{5 + 7 * week:02}_input.json")
+    first, second = server.texts
+    assert first.splitlines()[0].endswith(f" – {socket.gethostname()[:60]}")
+    assert "Recovered" not in first
+    assert second.splitlines()[1] == "✅ Recovered: all is well again"
+    assert "Health Score: 100.0/100 → ✅ Excellent (+60.0 since 2026-01-05)" in second
