@@ -29,12 +29,15 @@ import datetime as dt
 import difflib
 import fcntl
 import fnmatch
+import hashlib
+import importlib.metadata
 import io
 import itertools
 import json
 import logging
 import math
 import os
+import pwd
 import re
 import selectors
 import shlex
@@ -134,6 +137,7 @@ FAILURES = (
     ("not a swarm manager", "this engine is no Swarm manager"),
 )
 SEVERITIES = ("critical", "error", "warning", "info")
+ID_LENGTH = 6  # of a problem's short name
 TEMPLATE_MIN = 27  # characters of it that are shown rather than to take another line
 COMMAND_MAX = 160  # characters of it, and of the text that it looks for if it would not fit into a line
 COMMAND_LITERAL = 16
@@ -369,6 +373,12 @@ class Ignore:
     reason: str
     container: str = "*"
     until: dt.date | None = None
+    problem: str = ""  # the template that the pattern is made of
+    rate: float | None = None  # lines in 10,000 when it was muted
+
+    def times(self, hidden: int, lines: int) -> float:
+        """How many times as frequent as when it was muted what it hides is now; 0 if that is not known."""
+        return 10_000 * hidden / max(lines, 1) / self.rate if self.rate else 0.0
 
     def expired(self, today: dt.date) -> bool:
         """Whether the rule hides nothing any more."""
@@ -377,6 +387,11 @@ class Ignore:
 
 # From when to when -> the shell command that shows what a source said then.
 Look: TypeAlias = Callable[[dt.datetime, dt.datetime], str]
+
+
+def problem_id(template: str) -> str:
+    """Template -> the short name of the problem."""
+    return hashlib.sha256(template.encode(errors="replace")).hexdigest()[:ID_LENGTH]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,6 +410,11 @@ class Problem:
     first: str = ""  # times; empty when no line had one
     last: str = ""
     days: Mapping[str, int] = field(default_factory=dict)  # events by date, oldest first
+
+    @property
+    def id(self) -> str:
+        """A short name that stays the same."""
+        return problem_id(self.template)
 
     @property
     def changed(self) -> bool:
@@ -2858,7 +2878,7 @@ def in_words(span: dt.timedelta) -> str:
 
 def recommend(analysis: Analysis) -> list[Advice]:
     """What to do, most urgent first; each row follows from figures, times or what the engine says."""
-    makers = (silence_rows, container_rows, incident_rows, change_rows, reading_rows, score_rows)
+    makers = (silence_rows, container_rows, incident_rows, change_rows, muted_rows, reading_rows, score_rows)
     rows = sorted((row for rows in makers for row in rows(analysis)), key=lambda row: -row.urgency)
     return rows[:ADVICE_MAX]
 
@@ -2922,12 +2942,20 @@ def change_rows(analysis: Analysis) -> Iterator[Advice]:
             continue
         yield Advice(
             urgency=2,
-            text=f"{named(problem.sources)}: {text}",
+            text=f"{named(problem.sources)}: {text} #{problem.id}",
             quote=problem.template,
             sources=tuple(problem.sources),
             since=problem.first,
             command=command_for(problem),
         )
+
+
+def muted_rows(analysis: Analysis) -> Iterator[Advice]:
+    """What was muted and comes much more often now."""
+    for rule, hidden in analysis.ignored.items():
+        if (times := rule.times(hidden, analysis.counts["lines"])) > CHANGED_TIMES:
+            text = f"muted ({cell(rule.reason)}), now {times:,.0f} times as frequent"
+            yield Advice(urgency=2, text=text, quote=rule.problem or excerpt(rule.pattern))
 
 
 def reading_rows(analysis: Analysis) -> Iterator[Advice]:
@@ -3094,16 +3122,16 @@ def _when(analysis: Analysis) -> list[str]:
 
 def _changed(analysis: Analysis) -> list[str]:
     """The changed problems with an excerpt each, and what is gone."""
-    changed, parts = analysis.changed, []
+    changed, parts, rows = analysis.changed, list[str](), list[str]()
     if changed is None:
         parts.append("no history yet: the next run compares with this one.")
     elif not changed:
         parts.append(f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}.")
-    rows = []
     for problem in (changed or ())[:PROBLEMS_SHOWN]:
         before = f"{problem.earlier:,.0f} at most before" if problem.earlier else "never before"
-        rows += _problem_rows(analysis, problem, f"🆕 **{problem.count:,} × {problem.level}** ({before})")
-        rows += _command_row(problem) or [f"  - {_span(excerpt(problem.example), 4)}"]
+        hint = [] if rows else [f"  - to hide it: `{PROG} --mute {problem.id} --reason …`"]
+        rows += _problem_rows(analysis, problem, f"🆕 **{problem.count:,} × {problem.level}** #{problem.id} ({before})")
+        rows += (_command_row(problem) or [f"  - {_span(excerpt(problem.example), 4)}"]) + hint
     rows += [f"- … and {len(changed) - PROBLEMS_SHOWN:,} more"] if changed and len(changed) > PROBLEMS_SHOWN else []
     parts += ["\n".join(rows)] if rows else []
     if analysis.gone:
@@ -3118,7 +3146,7 @@ def _top(analysis: Analysis) -> list[str]:
     others = [problem for problem in analysis.problems if not problem.changed]
     rows = []
     for problem in others[:PROBLEMS_SHOWN]:
-        rows += _problem_rows(analysis, problem, f"**{problem.count:,} × {problem.level}**")
+        rows += _problem_rows(analysis, problem, f"**{problem.count:,} × {problem.level}** #{problem.id}")
         rows += _command_row(problem)
     rows += [f"- … and {len(others) - PROBLEMS_SHOWN:,} more"] if len(others) > PROBLEMS_SHOWN else []
     lumped = sum(problem.count for problem in others if problem.template == OTHER)
@@ -3216,7 +3244,8 @@ def _ignored(analysis: Analysis) -> list[str]:
         hidden = analysis.ignored.get(rule)
         state = f"{hidden:,} lines hidden" if hidden else "matched nothing"
         state = f"expired on {rule.until}, hides nothing" if hidden is None else state
-        rows.append(f"- {code_span(excerpt(rule.pattern), table=False)} ({cell(rule.reason)}): {state}")
+        what = code_span(excerpt(rule.problem or rule.pattern), table=False)
+        rows.append(f"- {what} ({cell(rule.reason)}): {state}")
     return ["\n".join(rows)] if rows else []
 
 
@@ -3350,7 +3379,7 @@ def _peak(peak: Peak) -> dict[str, Any]:
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
-    document = {key: getattr(problem, key) for key in ("template", "level", "count", "first", "last", "days")}
+    document = {key: getattr(problem, key) for key in ("id", "template", "level", "count", "first", "last", "days")}
     document |= {"command": command_for(problem)} if problem.changed else {}
     return document | {"example": excerpt(problem.example), "sources": _by_name(problem.sources)}
 
@@ -3879,12 +3908,53 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
 
 
 def _ignore_rule(rule: Mapping[str, Any]) -> Ignore:
+    kinds = {"pattern": PATTERN, "problem": TEXT, "reason": TEXT, "container": TEXT, "until": DATE, "rate": NUMBER}
     for key, value in rule.items():
-        known_key(key, ("pattern", "reason", "container", "until"), "[[ignore]] ")
-        checked(value, f"[[ignore]] {key}", {"pattern": PATTERN, "until": DATE}.get(key, TEXT))
-    for key in ("pattern", "reason"):
-        checked(rule.get(key), f"[[ignore]] {key}", TEXT)
+        known_key(key, kinds, "[[ignore]] ")
+        checked(value, f"[[ignore]] {key}", kinds[key])
+    checked(rule.get("reason"), "[[ignore]] reason", TEXT)
+    if "problem" in rule:
+        return Ignore(**{"pattern": template_pattern(rule["problem"]), **rule})
+    checked(rule.get("pattern"), "[[ignore]] pattern", TEXT)
     return Ignore(**rule)
+
+
+def template_pattern(template: str) -> str:
+    """Template -> a pattern for its lines, of what can be looked for fast."""
+    kinds = {" ": r"\s+"}
+    parts = LITERAL.split(template)
+    return ".*".join(
+        "".join(c if re.fullmatch(_PLAIN, c) and c != " " else kinds.get(c, ".{1,4}") for c in part) for part in parts
+    )
+
+
+def mute(settings: Settings, path: Path, args: argparse.Namespace) -> str:
+    """Append an ignore rule for a problem of an earlier run to the configuration; the rule."""
+    if not args.reason or not args.reason.strip():
+        raise AnalyzerError("--mute needs --reason TEXT: who meets the rule in a year wants to know", 2)
+    for run in reversed(read_history(settings)):
+        if found := [template for template in run.problems if problem_id(template).startswith(args.mute)]:
+            break
+    else:
+        raise AnalyzerError(f"no problem of an earlier run has the id {excerpt(args.mute)}; see the report", 2)
+    if len(found) > 1:
+        ids = ", ".join(sorted(map(problem_id, found))[:5])
+        raise AnalyzerError(f"the id {excerpt(args.mute)} stands for several problems: {ids}", 2)
+    rows = [("problem", found[0]), ("reason", args.reason)]
+    rule = "[[ignore]]\n" + "".join(f"{key} = {json.dumps(text, ensure_ascii=False)}\n" for key, text in rows)
+    rule += f"until = {args.until}\n" if args.until else ""
+    rule += f"rate = {10_000 * run.problems[found[0]] / max(run.lines, 1):.2f}  # in 10,000 lines, when it was muted\n"
+    known = path.read_bytes() if path.exists() else b""
+    new = known + (b"" if known.endswith(b"\n") or not known else b"\n") + (b"\n" if known else b"") + rule.encode()
+    try:
+        apply_config(Settings(root=settings.root), tomllib.loads(new.decode()))
+    except ValueError as error:
+        raise AnalyzerError(f"{path} does not take one more [[ignore]]: {error}", 2) from None
+    status = path.stat() if known else None
+    write_atomic(
+        path, new, stat.S_IMODE(status.st_mode) if status else 0o640, (status.st_uid, status.st_gid) if status else None
+    )
+    return rule
 
 
 def config_part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
@@ -3917,6 +3987,157 @@ def check_url(url: str, name: str) -> str:
         if not url or loopback or (parts.scheme == "https" and parts.hostname and parts.port != 0):
             return url
     raise AnalyzerError(f"{name} is not an https URL; copy it from the settings of the service", 2)
+
+
+# ---------------------------------------------------------------------------------------------- doctor
+
+KEEPS_LOGS = {"json-file", "local", "journald"}  # drivers whose logs can be read back
+Check: TypeAlias = tuple[str, str]  # ✅ fine, ⚠️ worth a look, ❌ a run would not work; and what was found
+
+
+def doctor(settings: Settings, config: Path, script: str) -> list[Check]:
+    """What a run would read and write, and whether it can."""
+    until = time.monotonic() + settings.timeout_s
+    return [*check_python(), *check_files(settings, config), *check_sources(settings, until), *check_cron(script)]
+
+
+def check_python() -> Iterator[Check]:
+    """The interpreter and the package that alerts need."""
+    yield "✅", f"Python {'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}"
+    try:
+        yield "✅", f"requests {importlib.metadata.version('requests')}"
+    except importlib.metadata.PackageNotFoundError:
+        yield "⚠️", "requests is missing, so no alert can be sent: pip install requests"
+
+
+def check_files(settings: Settings, config: Path) -> Iterator[Check]:
+    """Where the report goes, and what the settings come from; of URLs no more than the host."""
+    folder = settings.status if settings.status.exists() else settings.root
+    status = folder.stat()
+    owner = f"{owner_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}"
+    may = os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()
+    me = owner_name(os.getuid())
+    yield "✅" if may else "❌", f"{folder} ({owner}) {'can' if may else 'cannot'} be written by {me}"
+    yield "✅", f"configuration {config} is valid" if config.exists() else f"no configuration at {config}"
+    dotenv = settings.root / ".env"
+    if dotenv.exists():
+        mode = stat.S_IMODE(dotenv.stat().st_mode)
+        open_to = mode & (stat.S_IRGRP | stat.S_IROTH)
+        yield "⚠️" if open_to else "✅", f"{dotenv}, mode {mode:04o}{f': chmod 600 {dotenv}' if open_to else ''}"
+    for name, url in (("QT_ALERT_WEBHOOK", settings.webhook), ("QT_PING_URL", settings.ping)):
+        yield "✅" if url else "⚠️", f"{name}: {urlsplit(url).hostname}" if url else f"{name} is not set"
+
+
+def owner_name(user: int) -> str:
+    """A user's name, or the number of one without."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
+
+
+def check_sources(settings: Settings, until: float) -> Iterator[Check]:
+    """What there is to be read, how much, and whether it is kept for as long as the window."""
+    for host in find_hosts(settings):
+        name = Path(host.argv[0]).name
+        status, out, err = run(host.command("version", "--format", "{{.Client.Version}} / {{.Server.Version}}"), until)
+        if status != 0:
+            reason = plain_reason(err) if status else "it does not answer"
+            mend = f" (usermod -aG docker {owner_name(os.getuid())})" if "group docker" in reason else ""
+            yield "❌", f"{host.prefix}{name}: {reason}{mend}"
+            continue
+        _, context, _ = run([*host.argv[:1], "context", "show"], until)
+        words = f"{name} {excerpt(out.strip())} (client / engine), context {excerpt(context.strip()) or 'default'}"
+        yield "✅", f"{host.prefix}{words}"
+        _, listed, _ = run(host.command("ps", "-a", "-q", "--no-trunc"), until)
+        ids = listed.decode(errors="replace").split()
+        facts = [fact for fact in inspect(host, ids, until).values() if fact] if ids else []
+        yield from check_containers(settings, facts)
+    if shutil.which("journalctl"):
+        status, _, err = run(["journalctl", "--quiet", "-n", "1"], until)
+        yield ("⚠️", f"journal: {plain_reason(err)}") if status or err.strip() else ("✅", "the journal can be read")
+    elif not find_hosts(settings):
+        yield "❌", "neither docker nor journalctl is here: there is nothing to read but --input FILE"
+
+
+def check_containers(settings: Settings, facts: Sequence[Facts]) -> Iterator[Check]:
+    """How many containers there are, whose logs cannot be read, and whose are rotated away before they are read."""
+    now, expected = dt.datetime.now(dt.UTC), 0.0
+    lost: list[str] = []
+    for fact in facts:
+        days = max((now - parse_time(fact.created)) / dt.timedelta(days=1), 0.01)
+        with contextlib.suppress(OSError):  # it may not be for us to see
+            files = [path.stat().st_size for path in Path(fact.log).parent.glob(f"{Path(fact.log).name}*")]
+            a_day = sum(files) / days if fact.log else 0.0
+            expected += min(a_day * settings.days, sum(files))
+            kept = fact.rotation()
+            if kept and len(files) >= kept[1] and kept[0] * kept[1] < a_day * settings.days:
+                enough = math.ceil(a_day * settings.days / kept[1] / 1e6)
+                lost.append(f"{excerpt(fact.name)} keeps less than {settings.period}: max-size={enough}m would do")
+    volume = f", about {expected / 1e6:,.0f} MB for {settings.period}" if expected else ""
+    yield "✅" if facts else "⚠️", f"{len(facts)} containers{volume}"
+    for fact in facts:
+        if fact.driver not in KEEPS_LOGS:
+            yield "⚠️", f"{excerpt(fact.name)}: {plain_reason(b'does not support reading')} (now {excerpt(fact.driver)})"
+    yield from (("⚠️", text) for text in lost)
+
+
+def check_cron(script: str) -> Iterator[Check]:
+    """The time zone, and when a crontab that names the script starts it next."""
+    now = dt.datetime.now().astimezone()
+    texts = (
+        [run(["crontab", "-l"], time.monotonic() + PROBE_S)[1].decode(errors="replace")]
+        if shutil.which("crontab")
+        else []
+    )
+    for path in (Path("/etc/crontab"), *Path("/etc/cron.d").glob("*")):
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(errors="replace"))
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    mine = [line for line in lines if script in line and line[:1] != "#"]
+    if times := [due for line in mine if (due := next_run(line.split()[:5], now))]:
+        yield "✅", f"next run {min(times):%a %d %b %Y %H:%M}"
+    else:
+        yield "⚠️", f"a crontab says {excerpt(mine[0])}" if mine else f"no crontab names {script}"
+    yield "✅", f"time zone {now:%Z} (UTC{now:%z}), now {now:%a %d %b %H:%M}"
+
+
+def next_run(fields: Sequence[str], now: dt.datetime) -> dt.datetime | None:
+    """The five fields of a line of a crontab -> when it is due next, within a year; None if it says no time."""
+    try:
+        minutes, hours, days, months, weekdays = (
+            cron_field(text, *bounds) for text, bounds in zip(fields, CRON_BOUNDS, strict=True)
+        )
+    except ValueError:
+        return None
+    weekdays |= {0} if 7 in weekdays else set()
+    either = fields[2] != "*" and fields[4] != "*"  # then one of both is enough
+    for after in range(366):
+        date = now.date() + dt.timedelta(days=after)
+        on_day, on_weekday = date.day in days, date.isoweekday() % 7 in weekdays
+        if date.month in months and ((on_day or on_weekday) if either else (on_day and on_weekday)):
+            for hour, minute in itertools.product(sorted(hours), sorted(minutes)):
+                due = dt.datetime.combine(date, dt.time(hour, minute), now.tzinfo)
+                if due > now:
+                    return due
+    return None
+
+
+CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+CRON_NAMES = {name.decode().lower(): str(number) for number, name in enumerate(MONTHS, 1)}
+CRON_NAMES |= {name: str(number) for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+
+
+def cron_field(text: str, low: int, high: int) -> set[int]:
+    """A field such as `*/15`, `1-5` or `mon,fri` -> its numbers; ValueError when it is none."""
+    numbers: set[int] = set()
+    for part in re.sub("[a-z]+", lambda name: CRON_NAMES.get(name[0], "?"), text.lower()).split(","):
+        span, _, step = part.partition("/")
+        first, _, last = span.replace("*", f"{low}-{high}").partition("-")
+        numbers.update(range(int(first), int(last or (high if step else first)) + 1, int(step or 1)))
+    if not numbers <= set(range(low, high + 1)):
+        raise ValueError(text)
+    return numbers
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -3964,7 +4185,26 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print the JSON, and nothing else")
     add("--test-alert", action="store_true", help="send a test message and say what the server answered")
     add("--history", action="store_true", help="print the past runs as a table, with a trend")
+    add("--mute", metavar="ID", help="add an ignore rule for this problem of the report to the configuration")
+    add("--reason", metavar="TEXT", help="why it is muted")
+    add("--until", type=day, metavar="DATE", help="the last day on which the rule holds")
     return parser
+
+
+def show_doctor(settings: Settings, args: argparse.Namespace, script: str = PROG) -> int:
+    """Print what the doctor finds; 1 when a run would not work."""
+    checks = doctor(settings, args.config or settings.root / CONFIG_NAME, script)
+    for mark, text in checks:
+        Console(quiet=False).print(f"{mark} {text}")
+    return int(any(mark == "❌" for mark, _ in checks))
+
+
+def day(text: str) -> dt.date:
+    """A date such as 2026-12-31."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{excerpt(text)} is no {DATE[0].removeprefix('a ')}") from None
 
 
 def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
@@ -3994,6 +4234,7 @@ def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
     add("--no-alert", action="store_true", help="send no alert")
     add("--prometheus", type=Path, metavar="FILE", help="also write gauges for node_exporter's textfile collector")
     add("--fail-under", type=bounded(float, 0, 100), metavar="SCORE", help="exit 4 when the score is under SCORE")
+    add("--doctor", action="store_true", help="say what a run would read and whether it can; exit 1 when it cannot")
     add("--quiet", action="store_true", help="print errors only")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -4033,6 +4274,13 @@ class Console:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.next_progress = 0.0
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
+        self.colourful = bool(sys.stdout and sys.stdout.isatty()) and not plain
+
+    def rated(self, text: str, score: float) -> str:
+        """A text in the colour of a score, on a terminal that has colours."""
+        colour = 32 if score >= RATINGS[1][0] else 33 if score >= RATINGS[-2][0] else 31
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.colourful else text
 
     def say(self, text: str = "") -> None:
         """Print a line, unless told to be quiet."""
@@ -4074,7 +4322,8 @@ def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
         if STATES[source.state]:
             console.say(f"      ⚠️ {excerpt(source.name)}: {source.state} – {source.reason}")
     console.say("[2/4] Analyzing logs for anomalies...")
-    console.say(f"      Health Score: {analysis.verdict}\n      Anomalies: {len(analysis.anomalies)}")
+    verdict = console.rated(analysis.verdict, analysis.score)
+    console.say(f"      Health Score: {verdict}\n      Anomalies: {len(analysis.anomalies)}")
     changed = "no history yet" if analysis.changed is None else f"{len(analysis.changed)} changed"
     console.say(f"      Problems: {len(analysis.problems)}, {changed}; {analysis.problem_rate:,} lines per 10,000")
     return analysis
@@ -4221,6 +4470,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = replace(settings, ping="", export=None) if args.dry_run else settings
         if args.history:
             Console(quiet=False).print(render_history(read_history(settings)))
+            return 0
+        if args.doctor:
+            return show_doctor(settings, args)
+        if args.mute is not None:
+            Console(quiet=False).print(mute(settings, args.config or settings.root / CONFIG_NAME, args).rstrip("\n"))
             return 0
         if args.test_alert:
             return test_alert(settings)

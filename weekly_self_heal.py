@@ -1352,7 +1352,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.no_alert = args.no_alert or args.check
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of modules that are looked at, such as odd escapes
-            return execute(args, load_plan(args, os.environ, dt.datetime.now(dt.UTC)))
+            plan = load_plan(args, os.environ, dt.datetime.now(dt.UTC))
+            return ala.show_doctor(plan.settings, args, PROG) if args.doctor else execute(args, plan)
 
     return ala.guarded(PROG, work)
 

@@ -68,10 +68,12 @@ def feed(source: ala.SourceTally, *chunks: bytes, stream: int = 1) -> ala.Verdic
     return lines.verdict()
 
 
-def analyzer(*arguments: str | Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+def analyzer(
+    *arguments: str | Path, script: str = "ai_log_analyzer.py", timeout: float = 120, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run the program as the operator does; `more` is added to the environment."""
     return subprocess.run(
-        [sys.executable, str(REPO / "ai_log_analyzer.py"), *map(str, arguments)],
+        [sys.executable, str(REPO / script), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -362,3 +362,71 @@ def test_a_pattern_that_backtracks_for_ever_is_ended_and_told(tmp_path: Path, mo
 def test_an_error_of_a_numbered_build_step_is_a_problem(tmp_path: Path) -> None:
     document = analysed(tmp_path, *["#12 ERROR: process make did not complete"] * 4)
     assert [problem["count"] for problem in document["problems"]] == [4]
+
+
+CONFIG = b"# mine, with a comment \xc3\xa9\n[alert]\nbelow = 70   # low\n\n[weights]\nerrors = 2.0"
+
+
+@pytest.fixture
+def muting(tmp_path: Path) -> Path:
+    (tmp_path / "ai_log_analyzer.toml").write_bytes(CONFIG)
+    (tmp_path / "ai_log_analyzer.toml").chmod(0o604)
+    config = CONFIG.decode()
+    week_lines = (
+        ["INFO fine"] * 940
+        + [f'ERROR ledger row {i}  does not "balance" | at all' for i in range(40)]
+        + ["ERROR other"] * 20
+    )
+    document = analysed(tmp_path, *week_lines, config=config)
+    assert [problem["count"] for problem in document["problems"]] == [40, 20]
+    return tmp_path
+
+
+def muted(root: Path, *arguments: str) -> tuple[int, str]:
+    done = analyzer("--root", root, "--mute", *arguments)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_muted_problem_is_hidden_until_it_comes_much_more_often(muting: Path) -> None:
+    (muting / "ai_log_analyzer.toml").chmod(0o604)
+    problem = told(muting)["problems"][0]
+    assert f"#{problem['id']}" in next((muting / "status").glob("*.md")).read_text()
+    code, shown = muted(muting, problem["id"], "--reason", 'known "since" May', "--until", "2999-12-31")
+    assert code == 0
+    config = (muting / "ai_log_analyzer.toml").read_bytes()
+    assert config == CONFIG + b"\n\n" + shown.encode()
+    assert (muting / "ai_log_analyzer.toml").stat().st_mode & 0o777 == 0o604
+    often = [f'ERROR ledger row {i} does not "balance" | at all' for i in range(40)]
+    calm_week = analysed(muting, *["INFO fine"] * 940, *often, *["ERROR other"] * 20, config=config.decode())
+    assert [row["count"] for row in calm_week["problems"]] == [20]
+    assert calm_week["ignored"][0]["hidden"] == 40
+    assert not [row for row in calm_week["advice"] if "muted" in row["text"]]
+    bad_week = analysed(muting, *["INFO fine"] * 400, *often * 13, *["ERROR other"] * 20, config=config.decode())
+    (row,) = (row for row in bad_week["advice"] if "muted" in row["text"])
+    assert row["text"].startswith('muted (known "since" May), now 14 times as frequent')  # 520 in 940 for 40 in 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("",), "needs --reason"),
+        (("", "--reason", " "), "needs --reason"),
+        (("zzzzzz", "--reason", "x"), "no problem of an earlier run has the id zzzzzz"),
+        (("", "--reason", "x"), "stands for several problems: "),
+        (("", "--reason", "x", "--until", "soon"), "soon is no date such as 2026-12-31"),
+    ],
+    ids=["no reason", "empty reason", "unknown", "ambiguous", "no date"],
+)
+def test_what_cannot_be_muted_is_one_clear_line(muting: Path, arguments: tuple[str, ...], words: str) -> None:
+    code, said = muted(muting, *arguments)
+    assert (code, words in said, said.count("\n")) == (2, True, 1)
+    assert (muting / "ai_log_analyzer.toml").read_bytes() == CONFIG
+
+
+def test_the_first_changed_problem_shows_how_to_mute_it(tmp_path: Path) -> None:
+    week(tmp_path, 0, ["INFO fine"] * 1000)
+    (problem,) = analysed(tmp_path, *["INFO fine"] * 1000, *["ERROR disk on fire"] * 20)["changed_problems"]
+    report = next((tmp_path / "status").glob("*.md")).read_text()
+    assert f"`ai_log_analyzer.py --mute {problem['id']} --reason …`" in report
+    assert muted(tmp_path, problem["id"], "--reason", "known")[0] == 0
+    assert (tmp_path / "ai_log_analyzer.toml").read_text().startswith('[[ignore]]\nproblem = "disk on fire"\n')
