@@ -2915,7 +2915,7 @@ def incident_rows(analysis: Analysis) -> Iterator[Advice]:
         text += f" event(s) in {named(incident.sources)}"
         span = parse_time(incident.end) - parse_time(incident.begin)
         text += f", one in {in_words(span / (incident.events - 1))}" if span > ONE_IN and incident.events > 1 else ""
-        text += "; the first" if len(incident.sources) > 1 else ""
+        text += f" #{incident.first.id}{'; the first' if len(incident.sources) > 1 else ''}"
         yield Advice(
             urgency=2 + ongoing,
             text=text,
@@ -3576,6 +3576,11 @@ def is_well(analysis: Analysis) -> bool:
     return not alert_due(replace(analysis, last=None))
 
 
+def title(name: str, now: dt.datetime) -> str:
+    """The first line of a message: who says it, when and on which host."""
+    return f"{name} – {now:%Y-%m-%d} – {excerpt(socket.gethostname(), 60)}"
+
+
 CODE_SPAN = re.compile(r"(`+) ?(.+?) ?\1(?!`)")
 
 
@@ -3585,7 +3590,7 @@ def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
     recovered = ["✅ Recovered: all is well again"] if alert_due(analysis) and is_well(analysis) else []
     return "\n".join(
         [
-            f"🧩 AI Log Analyzer – {analysis.generated:%Y-%m-%d} – {excerpt(socket.gethostname(), 60)}",
+            title("🧩 AI Log Analyzer", analysis.generated),
             *recovered,
             *urgent_rows(analysis)[:5],
             f"Health Score: {analysis.verdict}{last}",
@@ -4439,7 +4444,7 @@ def failure_told(settings: Settings, now: dt.datetime) -> Iterator[None]:
     except AnalyzerError as error:
         if error.code == 1:
             with contextlib.suppress(OSError):  # the status folder may be what failed
-                deliver(settings, None, f"❌ AI Log Analyzer – {now:%Y-%m-%d}\nThe check itself failed: {error}")
+                deliver(settings, None, f"{title('❌ AI Log Analyzer', now)}\nThe check itself failed: {error}")
         raise
 
 

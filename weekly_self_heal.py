@@ -1165,7 +1165,7 @@ def alert_text(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[st
     analysis = outcomes[6].analysis
     if not lines and not (analysis and ala.alert_due(analysis)):
         return ""
-    bare = [f"🩺 Weekly Self-Heal – {plan.now:%Y-%m-%d}", "Health Score: none", *lines]
+    bare = [ala.title("🩺 Weekly Self-Heal", plan.now), "Health Score: none", *lines]
     return ala.alert_text(analysis, lines) if analysis else "\n".join(bare)
 
 
@@ -1337,9 +1337,8 @@ def execute(args: argparse.Namespace, plan: Plan) -> int:
         raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
     except OSError as error:  # nothing can be written, not even the lock: the messages are all that is left
         with contextlib.suppress(OSError):
-            ala.alert(
-                plan.settings, f"❌ Weekly Self-Heal – {plan.now:%Y-%m-%d}\nThe run could not begin: {error.strerror}"
-            )
+            text = f"{ala.title('❌ Weekly Self-Heal', plan.now)}\nThe run could not begin: {error.strerror}"
+            ala.alert(plan.settings, text)
         ala.ping(plan.settings, "/fail", prog=PROG)
         raise
 

@@ -40,7 +40,7 @@ def test_the_readme_is_no_manual() -> None:
     assert len(README.splitlines()) <= 264
     flags = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", README))
     help_texts = ala.build_parser().format_help() + weekly_self_heal.build_parser().format_help()
-    others = {"--strict", "--quiet"}  # of other programs
+    others = {"--strict", "--quick"}  # of other programs
     assert {flag for flag in flags - others if flag not in help_texts} == set()
 
 
