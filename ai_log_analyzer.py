@@ -138,6 +138,7 @@ FAILURES = (
 )
 SEVERITIES = ("critical", "error", "warning", "info")
 ID_LENGTH = 6  # of a problem's short name
+MUTE_LITERAL = 5  # characters in a row that a template must have to be a rule
 TEMPLATE_MIN = 27  # characters of it that are shown rather than to take another line
 COMMAND_MAX = 160  # characters of it, and of the text that it looks for if it would not fit into a line
 COMMAND_LITERAL = 16
@@ -3926,11 +3927,8 @@ def _ignore_rule(rule: Mapping[str, Any]) -> Ignore:
 
 def template_pattern(template: str) -> str:
     """Template -> a pattern for its lines, of what can be looked for fast."""
-    kinds = {" ": r"\s+"}
-    parts = LITERAL.split(template)
-    return ".*".join(
-        "".join(c if re.fullmatch(_PLAIN, c) and c != " " else kinds.get(c, ".{1,4}") for c in part) for part in parts
-    )
+    parts = [re.sub(rf"(?!{_PLAIN}).", ".{1,4}", part).replace(" ", r"\s+") for part in LITERAL.split(template)]
+    return ".*".join(parts)
 
 
 def mute(settings: Settings, path: Path, args: argparse.Namespace) -> str:
@@ -3938,17 +3936,19 @@ def mute(settings: Settings, path: Path, args: argparse.Namespace) -> str:
     if not args.reason or not args.reason.strip():
         raise AnalyzerError("--mute needs --reason TEXT: who meets the rule in a year wants to know", 2)
     for run in reversed(read_history(settings)):
-        if found := [template for template in run.problems if problem_id(template).startswith(args.mute)]:
+        if found := [name for name in run.problems if name != OTHER and problem_id(name).startswith(args.mute)]:
             break
     else:
         raise AnalyzerError(f"no problem of an earlier run has the id {excerpt(args.mute)}; see the report", 2)
     if len(found) > 1:
         ids = ", ".join(sorted(map(problem_id, found))[:5])
         raise AnalyzerError(f"the id {excerpt(args.mute)} stands for several problems: {ids}", 2)
+    if max(map(len, LITERAL.split(found[0]))) < MUTE_LITERAL:
+        raise AnalyzerError(f"{found[0]} says too little: a rule for it would hide other lines as well", 2)
     rows = [("problem", found[0]), ("reason", args.reason)]
     rule = "[[ignore]]\n" + "".join(f"{key} = {json.dumps(text, ensure_ascii=False)}\n" for key, text in rows)
     rule += f"until = {args.until}\n" if args.until else ""
-    rule += f"rate = {10_000 * run.problems[found[0]] / max(run.lines, 1):.2f}  # in 10,000 lines, when it was muted\n"
+    rule += f"rate = {10_000 * run.problems[found[0]] / max(run.lines, 1):.4g}  # in 10,000 lines, when it was muted\n"
     known = path.read_bytes() if path.exists() else b""
     new = known + (b"" if known.endswith(b"\n") or not known else b"\n") + (b"\n" if known else b"") + rule.encode()
     try:

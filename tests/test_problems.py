@@ -430,3 +430,9 @@ def test_the_first_changed_problem_shows_how_to_mute_it(tmp_path: Path) -> None:
     assert f"`ai_log_analyzer.py --mute {problem['id']} --reason …`" in report
     assert muted(tmp_path, problem["id"], "--reason", "known")[0] == 0
     assert (tmp_path / "ai_log_analyzer.toml").read_text().startswith('[[ignore]]\nproblem = "disk on fire"\n')
+
+
+def test_a_template_that_says_too_little_is_no_rule(tmp_path: Path) -> None:
+    (problem,) = analysed(tmp_path, *[f"2026-11-20 10:00:00 ERROR a{i} b{i}" for i in range(20)])["problems"]
+    code, said = muted(tmp_path, problem["id"], "--reason", "x")
+    assert (code, "says too little" in said) == (2, True)
