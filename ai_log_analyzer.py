@@ -3565,16 +3565,19 @@ def write_section(report: Path, section: str, name: str, *, first: bool = False)
 
 
 def alert_due(analysis: Analysis) -> bool:
-    """Whether the score is too low or, if so configured, something changed or fell silent; or is well again."""
+    """Whether the score is too low or, if so configured, something changed or fell silent; or all is well again."""
+    if analysis.settings.alert_on == "change" and analysis.changed is not None:
+        bad = bool(analysis.changed or analysis.silent)
+    else:
+        bad = analysis.score < analysis.settings.alert_below
+    return bad or has_recovered(analysis)
+
+
+def has_recovered(analysis: Analysis) -> bool:
+    """Whether the last run was a bad one, and there is nothing to be done after this one."""
     settings, last = analysis.settings, analysis.last
-    if settings.alert_on == "change" and analysis.changed is not None:
-        return bool(analysis.changed or analysis.silent or (last and last.changed))
-    return min(analysis.score, last.score if last else 100) < settings.alert_below
-
-
-def is_well(analysis: Analysis) -> bool:
-    """Whether nothing is wrong that an alert would be sent for, were it not for the last run."""
-    return not alert_due(replace(analysis, last=None))
+    was_bad = last and (last.changed if settings.alert_on == "change" else last.score < settings.alert_below)
+    return bool(was_bad) and analysis.score >= settings.alert_below and not urgent_rows(analysis)
 
 
 def title(name: str, now: dt.datetime) -> str:
@@ -3588,7 +3591,7 @@ CODE_SPAN = re.compile(r"(`+) ?(.+?) ?\1(?!`)")
 def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
     """What is to be done, the score, what else there is to tell and the heaviest anomalies, as plain text."""
     last = f" ({analysis.score - analysis.last.score:+.1f} since {analysis.last.date})" if analysis.last else ""
-    recovered = ["✅ Recovered: all is well again"] if alert_due(analysis) and is_well(analysis) else []
+    recovered = ["✅ Recovered: all is well again"] if has_recovered(analysis) else []
     return "\n".join(
         [
             title("🧩 AI Log Analyzer", analysis.generated),

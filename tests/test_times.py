@@ -291,7 +291,7 @@ def test_the_picture_shows_every_hour_of_every_day(tmp_path: Path) -> None:
 
 def test_problems_say_from_when_to_when_and_on_which_days(tmp_path: Path) -> None:
     told(tmp_path, "--input", write(tmp_path / "a.log", WEEK))
-    rows = [line.partition("` · ")[2] for line in report(tmp_path).splitlines() if line.startswith("- **")]
+    rows = re.findall(r"(?:^  - |` · )(\w{3} \d\d \w{3} .* · `[_▁-█]+`)$", report(tmp_path), re.MULTILINE)
     assert rows == ["Mon 16 Nov 02:00 → Tue 17 Nov 23:00 · `▁█__`", "Thu 19 Nov 12:00 · `___█`"]
 
 
@@ -410,7 +410,10 @@ def test_the_alert_says_since_when(tmp_path: Path) -> None:
     old = {"score": 50.0, "metrics": {"lines": 20}, "problems": []}
     (status / "health_2026-01-05_input.json").write_text(json.dumps(old))
     analysis = ala.analyze(settings, dt.datetime(2026, 11, 23, 4, tzinfo=dt.UTC))
-    assert "20 × error since Thu 19 Nov 12:00, ongoing (never before): `slow query`" in ala.alert_text(analysis)
+    (problem,) = analysis.problems
+    since = "20 × error since Thu 19 Nov 12:00, ongoing (never before)"
+    assert f"{since} #{problem.id}: `slow query`" in ala.alert_text(analysis)
+    assert "Recovered" not in ala.alert_text(analysis)  # the score is well again, and there is something to do
 
 
 # ---- what a review found
