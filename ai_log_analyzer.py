@@ -330,7 +330,7 @@ class Facts:
         """What became of the container within an hour, such as 2026-11-20T13."""
         if self.finished.startswith(hour):
             how = "was killed for lack of memory" if self.oom_killed else f"ended (exit code {self.exit_code})"
-            how = how if parse_time(self.finished) > parse_time(self.started) else "ended"  # a new start forgets how
+            how = how if self.status != "running" else "ended"  # a new start forgets how
             yield f"{self.name} {how} at {self.finished[11:16]}"
         if self.started.startswith(hour):
             yield f"{self.name} started at {self.started[11:16]}"
