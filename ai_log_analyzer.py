@@ -1566,9 +1566,19 @@ WORDS = (
 _UNIT = r"(?:\s?(?:[KMGT]i?B|[kmgt]b|bytes?|[mun]?s|secs?|seconds?|min|minutes?|hours?|days?)(?![\w/]))?"
 _EDGE = r"\s,;()\[\]{}<>\"'=|"
 _GROUP = r"\{[^{}]*+\}|\([^()]*+\)|\[[^\[\]]*+\]"
+# States, verbs, results and names of errors: what a message says, not what it speaks of. Such a word never varies.
+_MEANING = r"""(?i:(?!\w*eed)\w{2,}ed | \w{3,}[ai]ble | GET|HEAD|POST|PUT|PATCH|OPTIONS | half-open
+      | (?:un|in|dis|non|re)?(?:abort|accept|activ|aliv|allow|authoriz|bad|begin|block|broken|busy|cancel|chang|check
+        |clos|commit|complet|connect|creat|dead|delet|deni|deny|down|drop|dump|empty|end|error|exceed|exit|expir|fail
+        |failur|fir|flapp|full|green|healthy|high|hung|idl|invalid|kill|known|late|leav|limit|lock|los[st]|low|miss|new
+        |off|ok|old|on|offline|online|open|pass|paus|pend|present|promot|read|ready|receiv|recover|red|reject|releas
+        |remov|renam|reset|respond|restor|resum|retry|run|send|shut|shutdown|slow|stal|start|startup|statement|stop
+        |stuck|success|tim|timeout|trip|truncat|up|updat|valid|wait|warn|wrong|writ|yellow)(?:e|es|s|t|n|r|ing|[npt]ing)?)
+      | [A-Z]{2,}(?:_[A-Z]+)+"""
+MEANING = _verbose(_MEANING)
 VARIABLE = _verbose(
     rf"""(?<![^{_EDGE}:]) (?:
-        (?<=[\w\])]=) (?: "[^"]*+" | '[^']*+' | {_GROUP} | [^{_EDGE}]++(?:{_GROUP})*+ )
+        (?<=[\w\])]=) (?!(?:{_MEANING})(?![^{_EDGE}])) (?: "[^"]*+" | '[^']*+' | {_GROUP} | [^{_EDGE}]++(?:{_GROUP})*+ )
       | (?<!:) (?: (?:{_DAY},?\ ){{1,3}}\d[^{_EDGE}]*+ | /[^{_EDGE}]+(?<![:.])
           | [a-z]{{2,}}+://[^\s"'<>()]+(?<![:.,;]) | [A-Za-z]:\\[^{_EDGE}]*+
           | (?:[<>~](?![^\s>]{{0,30}}>))?(?!:|[A-Za-z_]{{2,}}+:\d)
@@ -1578,16 +1588,6 @@ VARIABLE = _verbose(
 MAY_VARY = re.compile(r"[\d=/\\]|<\*>")  # without one of these nothing is masked
 LIST = re.compile(r"<\*>(?:[,;]? ?(?:<\*>|\(<\*>\)))+")
 PIECES = re.compile(r"((?:[\s()\[\]{}\"'=,;:|]|<(?!\*>)|(?<!\*)>)+)")
-# States, verbs and results: what a message says, not what it speaks of. Such a word is never a variable.
-MEANING = _verbose(
-    r"""(?i)(?!\w*eed)\w{2,}ed | \w{3,}[ai]ble | GET|HEAD|POST|PUT|PATCH|OPTIONS | half-open
-      | (?:un|in|dis|non|re)?(?:abort|accept|activ|aliv|allow|authoriz|bad|begin|block|broken|busy|cancel|chang|check
-        |clos|commit|complet|connect|creat|dead|delet|deni|deny|down|drop|dump|empty|end|error|exceed|exit|expir|fail
-        |failur|fir|flapp|full|green|healthy|high|hung|idl|invalid|kill|known|late|leav|limit|lock|los[st]|low|miss|new
-        |off|ok|old|on|offline|online|open|pass|paus|pend|present|promot|read|ready|receiv|recover|red|reject|releas
-        |remov|renam|reset|respond|restor|resum|retry|run|send|shut|shutdown|slow|stal|start|startup|statement|stop
-        |stuck|success|tim|timeout|trip|truncat|up|updat|valid|wait|warn|wrong|writ|yellow)(?:e|es|s|t|n|r|ing|[npt]ing)?"""
-)
 Pieces: TypeAlias = tuple[str, ...]  # words at even places, what separates them at odd ones
 Slot: TypeAlias = tuple[int, Pieces, Pieces]
 
@@ -1753,7 +1753,9 @@ def merge_shapes(shapes: Iterable[str]) -> dict[str, str]:
 
 def _slots(pieces: Pieces) -> Iterator[Slot]:
     """Pieces -> each place where a word could be a variable: not the first, not in two words, not one of MEANING."""
-    places = [at for at in range(2, len(pieces), 2) if len(pieces) > 4 and not MEANING.fullmatch(pieces[at])]
+    places = [
+        at for at in range(2, len(pieces), 2) if len(pieces) > 4 and not MEANING.fullmatch(pieces[at].rstrip(".!"))
+    ]
     return ((at, pieces[:at], pieces[at + 1 :]) for at in places)
 
 
