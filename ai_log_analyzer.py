@@ -29,8 +29,6 @@ import datetime as dt
 import difflib
 import fcntl
 import fnmatch
-import hashlib
-import importlib.metadata
 import io
 import itertools
 import json
@@ -43,7 +41,6 @@ import selectors
 import shlex
 import shutil
 import signal
-import socket
 import stat
 import statistics
 import subprocess  # nosec B404
@@ -64,9 +61,7 @@ from itertools import accumulate, compress, zip_longest
 from operator import le
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
-from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
 
 __version__ = "1.0.0"
 PROG = "ai_log_analyzer.py"
@@ -392,7 +387,7 @@ Look: TypeAlias = Callable[[dt.datetime, dt.datetime], str]
 
 def problem_id(template: str) -> str:
     """Template -> the short name of the problem."""
-    return hashlib.sha256(template.encode(errors="replace")).hexdigest()[:ID_LENGTH]
+    return f"{zlib.crc32(template.encode(errors='replace')):08x}"[:ID_LENGTH]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -792,9 +787,8 @@ def dates(lines: Sequence[bytes], before: bytes) -> Callable[[int], bytes]:
 
 
 Verdict: TypeAlias = tuple[str, str]  # a state of STATES and its reason
-Reading: TypeAlias = Generator[
-    Block | None, None, Verdict
-]  # yields None once before it begins, and when its turn is over
+# Yields None once before it begins, and when its turn is over.
+Reading: TypeAlias = Generator[Block | None, None, Verdict]
 Tick = Callable[[], None]  # called now and then while reading
 CUT = "cut", "not read to its end within the time limit; raise --timeout"
 NO_ANSWER = "unreadable", "the engine does not answer for it; restart the container or the engine"
@@ -821,7 +815,7 @@ def read_in_turn(readings: deque[tuple[SourceTally, Reading]], turn: Turn, tick:
             try:
                 while block := next(reading):
                     source.feed(block)
-                    del block  # it may hold a line of LINE_MAX
+                    del block
                     tick()
                 readings.rotate(-1)
             except StopIteration as stop:
@@ -901,8 +895,10 @@ class Decoder:
 
     def feed(self, stream: int, data: bytes) -> Iterator[Block]:
         """Blocks of the lines that these bytes complete."""
-        if lines := self.lines[stream].cut(data):
-            yield from self.block(stream, lines)
+        if raw := self.lines[stream].cut(data):
+            blocks = self.block(stream, raw)
+            del raw  # here and below: it may be a line of LINE_MAX
+            yield from blocks
 
     def close(self, status: int | None) -> Iterator[Block]:
         """Blocks of what was held back: half a line if it is the last one, none if the reading was cut (None). After a
@@ -1225,9 +1221,11 @@ class FileLines(Decoder):
         dated = self.time or any(date_of(lines[place]) for place in places)
         times = dates(lines, self.time) if dated else lambda _: b""
         known = [self.time or next(filter(None, map(date_of, lines)))] if dated else [b""]
-        known += filter(None, map(times, places))
         self.time = times(len(lines) - 1)
-        yield Block(raw.translate(ZEROED), lines.__getitem__, times, min(known), max(*known, self.time), stream=stream)
+        known += [*filter(None, map(times, places)), self.time]
+        block = Block(raw.translate(ZEROED), lines.__getitem__, times, min(known), max(known), stream=stream)
+        del raw
+        yield block
 
     def verdict(self) -> Verdict:
         """What became of a file that was read to its end."""
@@ -3584,7 +3582,7 @@ def has_recovered(analysis: Analysis) -> bool:
 
 def title(name: str, now: dt.datetime) -> str:
     """The first line of a message: who says it, when and on which host."""
-    return f"{name} – {now:%Y-%m-%d} – {excerpt(socket.gethostname(), 60)}"
+    return f"{name} – {now:%Y-%m-%d} – {excerpt(os.uname().nodename, 60)}"
 
 
 CODE_SPAN = re.compile(r"(`+) ?(.+?) ?\1(?!`)")
@@ -3777,13 +3775,15 @@ def ping(settings: Settings, event: str, text: str = "", prog: str = PROG) -> No
     """Tell the dead-man's switch of a run; whatever it answers, the run goes on."""
     if not settings.ping:
         return
+    from urllib.request import Request, urlopen  # takes as much memory as all the rest
+
     parts = urlsplit(settings.ping)
     url = parts._replace(path=parts.path.rstrip("/") + event).geturl()
     try:
         with time_limit(PING_S, TimeoutError()):  # an answer that drips keeps every timeout of a socket from firing
             urlopen(Request(url, data=text.encode() or None), timeout=PING_S).close()  # noqa: S310  # nosec B310
     except Exception as error:  # noqa: BLE001  # its text may hold the URL
-        reason = f"it answered {error.code}" if isinstance(error, HTTPError) else type(error).__name__
+        reason = f"it answered {error.code}" if hasattr(error, "code") else type(error).__name__
         complain(AnalyzerError(f"QT_PING_URL was not told {event or 'success'} ({reason})"), prog)
 
 
@@ -4014,9 +4014,11 @@ def doctor(settings: Settings, config: Path, script: str) -> list[Check]:
 def check_python() -> Iterator[Check]:
     """The interpreter and the package that alerts need."""
     yield "✅", f"Python {'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}"
+    from importlib import metadata
+
     try:
-        yield "✅", f"requests {importlib.metadata.version('requests')}"
-    except importlib.metadata.PackageNotFoundError:
+        yield "✅", f"requests {metadata.version('requests')}"
+    except metadata.PackageNotFoundError:
         yield "⚠️", "requests is missing, so no alert can be sent: pip install requests"
 
 
