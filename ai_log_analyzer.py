@@ -1828,7 +1828,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|x+|\[?redacted\]?\W*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
@@ -1854,7 +1854,8 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _DIGEST_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\bid|_id|Id|(?i:\bh1|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest|fingerprint|etag|integrity|boundary))\W{1,4}$"
+    r"(?:\bid|_id|Id|(?i:\bh1|mint|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
+    r"|fingerprint|etag|integrity|boundary))\W{1,4}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_type, secretName, password_file
@@ -1898,7 +1899,7 @@ def _random(hit: Hit) -> bool:
 
 
 def _dense(hit: Hit) -> bool:
-    return _is_dense(hit["s"]) and not _DIGEST_BEFORE.search(hit.string[max(0, hit.start() - 16) : hit.start()])
+    return _is_dense(hit["s"]) and not _DIGEST_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()])
 
 
 def _credential(hit: Hit) -> bool:
@@ -1918,11 +1919,13 @@ def _labelled(hit: Hit) -> bool:
     glued = suffix[:1].isalpha() and not camel and not same  # secretary, tokenizer
     if glued or _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
         return False
+    if hit["q"] and re.match(r"\\*[\"']:", hit.string[hit.end("s") :]):  # the next key of a schema
+        return False
     soft = hit["soft"] is not None
     flag = soft and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
     prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
     if kind == "key":
-        return _is_dense(value)
+        return _is_dense(value) or ("secret" in hit.string.lower() and bool(re.fullmatch("[0-9a-f]{32,}", value)))
     if kind == "weak" and hit["q"] and not prose and re.fullmatch(r"(?=.*\d)[a-z][A-Za-z\d]{6,}", value):
         return True
     if kind == "weak" or prose or not same:
@@ -1937,26 +1940,26 @@ def _labelled(hit: Hit) -> bool:
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
-    r"(?:(?P<strong>passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密码|pass[ _-]?(?:phrase|code)|pwd|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
     rf"|(?P<weak>token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
-    rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}key))"
+    rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])key))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
     r"(?P<sep>\\*[\"'`]{0,2}\]?[ \t]*"
     r"(?:=>|->(?=[ \t]*[\"'])|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
-    r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\bvalue\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
+    r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^<>\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
     r"|[ \t]+(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?"
-    r"(?:(?:is|was|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
+    r"(?:(?:is|was|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
-    r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_]{1,20}\()?[bru]{0,2}"
+    r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_]{1,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
     r"(?P<s>(?(xml)[^<\n]+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
@@ -2004,7 +2007,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|/(?:webhook\w*|hooks?|ping|trigger\w*)/(?:send\?key=)?)",
          r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
-        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet))?/",
+        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
@@ -2016,12 +2019,12 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create)",
+        ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create|from_key)",
          r"\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
         ("mysql mariadb auth zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
-         " identified |554=",
+         " identified |554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
@@ -2029,7 +2032,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|\w*passwd))",
-         r"|\|554=|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
+         r"|\|554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
+         r"|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
          r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
          r"[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
@@ -2048,7 +2052,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("$", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
          r"|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
         # bare base64, but no mangled C++ or Rust name
-        ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR])(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
+        ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
 )  # fmt: skip
 
@@ -2084,11 +2088,13 @@ def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
     """
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     literal = sorted(KNOWN_SECRETS, key=len, reverse=True) if secrets is None else secrets
-    text = _struck(text, literal)
-    if (plain := _undisguised(text)) == text:
-        return text
-    struck = _struck(plain, literal)
-    return text if struck == plain else struck
+    seen = ""
+    for reveal in (partial(_LETTER.sub, _decoded), _undisguised):  # letters alone leave quotes and brackets in order
+        if (plain := reveal(text)) != seen:
+            struck = _struck(plain, literal)
+            text = text if struck == plain else struck
+        seen = text
+    return text
 
 
 def _struck(text: str, literal: Iterable[str]) -> str:
@@ -2101,20 +2107,27 @@ def _struck(text: str, literal: Iterable[str]) -> str:
     return text
 
 
-_ESCAPE = re.compile(r"(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|(?=[/\"']))", re.IGNORECASE)
+_LETTER = re.compile(r"(?:%(?:25)*|(?<!\\)\\++(?:u00|x))((?:[46][1-9a-f]|[57][0-9a]|3[0-9]))", re.IGNORECASE)
+_ESCAPE = re.compile(
+    r"(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|u(?:20[0-6][0-9a-f]|feff|00ad)|(?=[/\"']))", re.IGNORECASE
+)
+
+
+def _decoded(hit: Hit) -> str:
+    return bytes.fromhex(hit[1] or "").decode()
 
 
 def _undisguised(text: str) -> str:
     """The text as it reads without colours, escapes of URLs, strings and HTML, wide letters and hidden marks."""
     for _ in range(DISGUISES_MAX):
-        text = _ESCAPE.sub(lambda hit: bytes.fromhex(hit[1] or "").decode(), unescape(unquote(_ANSI.sub("", text))))
+        text = _ESCAPE.sub(_decoded, unescape(unquote(_ANSI.sub("", text))))
     if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFKD", text)
         text = "".join(char for char in text if char == "\n" or unicodedata.category(char)[0] not in "CM")
     return text
 
 
-_ESC = r"(?:\x1b|(?<!\\)\\++(?:u001b|x1b|033|e))"  # also as JSON, Python and shell write it
+_ESC = r"(?:\x1b|(?<!\\)\\++(?:u001b|x1b|033|e)|\#033)"  # also as JSON, Python and shell write it
 _ANSI = re.compile(
     rf"(?i)(?:{_ESC}\[|\x9b)[0-?]*+[ -/]*+[@-~]"
     rf"|(?:{_ESC}\]|\x9d)[^\x07\x1b\x9c\\]*+(?:\x07|\x9c|{_ESC}\\+|\\+(?:u0007|x07|a))"
