@@ -243,6 +243,7 @@ class Coverage:
     characters: int = 0
     first: str = ""  # times; empty when no line had one
     last: str = ""
+    busiest: int = 0  # lines of an hour
 
 
 @dataclass(slots=True)
@@ -451,6 +452,7 @@ class Odd:
     text: str
     quote: str = ""
     look: Look | None = None
+    over: bool = False  # it is so no longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -480,6 +482,7 @@ class Run:
     partial: bool
     selection: Mapping[str, Any]
     lasts: Mapping[str, str]  # the time of the last line of each source
+    peaks: Mapping[str, int]  # the lines of its busiest hour
     subsystems: Mapping[str, int]
 
 
@@ -1940,7 +1943,8 @@ def _labelled(hit: Hit) -> bool:
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
-    r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密码|pass[ _-]?(?:phrase|code)|pwd|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密码|pass[ _-]?(?:phrase|code)|pwd"
+    r"|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
@@ -2019,8 +2023,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create|from_key)",
-         r"\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
+        ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
+         r"|from_key)\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
         ("mysql mariadb auth zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
@@ -2516,7 +2520,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
         incidents=find_incidents(sources, problems, templates),
         silent=find_silent(sources, events, facts, history, None if settings.inputs else now),
-        floods=find_floods(sources),
+        floods=find_floods(sources, history),
         last_words=find_last_words(sources, facts, templates),
         zeros=next((n for n, run in enumerate(reversed(history), 1) if run.score), len(history) + 1),
         last=history[-1] if history else None,
@@ -2546,6 +2550,7 @@ def cover(source: SourceTally) -> Coverage:
         characters=source.characters,
         first=source.first.decode(),
         last=source.last.decode(),
+        busiest=max((count for hour, count in source.volume.items() if hour), default=0),
     )
 
 
@@ -2722,9 +2727,12 @@ SILENT_LEAST = dt.timedelta(hours=3)  # a shorter one may end by itself before a
 SILENT_HOURS = 12  # with lines, that make known what a usual pause is
 FLOOD_TIMES = 10  # times the median hour before: markets at their opening bring five times as much
 FLOOD_PEAK = 3  # times the largest hour before
-FLOOD_LINES = 200  # in an hour: fewer hide nothing and fill no disk
+FLOOD_LINES = 50  # in an hour: fewer hide nothing
+FLOOD_HOURS = 6  # in a row, each with more lines than any before, are a flood as well
+FLOOD_AFTER = 24  # hours, of which the rhythm of a day is known
 RISING_RUNS = 4  # with more each time, to at least RISING_TIMES as much: two or three may do that by chance
 RISING_TIMES = 3
+TOGETHER_PAUSED = 3  # sources that pause in the same hour have a common reason, such as a holiday
 ADVICE_MAX = 7
 ONE_IN = dt.timedelta(hours=1)  # from which on the mean time between the events of an incident says something
 TOLD_TO_END = {0, 130, 137, 143}  # exit codes after `docker stop`, `docker kill` and Ctrl-C: a person may have done it
@@ -2834,6 +2842,9 @@ def find_silent(
         if quiet >= SILENT_LEAST and quiet > SILENT_TIMES * longest and quiet > 2 * usual:
             text = f"{in_words(quiet)}, and its longest pause until then was {in_words(longest)}"
             silent.append(Odd(source=source.name, since=source.last.decode(), text=text, look=source.look))
+    pauses = [pause for source in sources if (pause := find_pause(source))]
+    starts = Counter(pause.since for pause in pauses)
+    silent += [pause for pause in pauses if starts[pause.since] < TOGETHER_PAUSED]  # else it is a holiday
     here = {excerpt(source.name) for source in sources if source.lines or STATES[source.state]}
     text = "not a line in this run, and some in the one before"
     silent += [Odd(source=name, since=earlier[name], text=text) for name in earlier.keys() - here]
@@ -2844,15 +2855,31 @@ def find_silent(
     return tuple(sorted(silent, key=lambda odd: odd.since))
 
 
-def find_floods(sources: Iterable[SourceTally]) -> tuple[Odd, ...]:
-    """Who suddenly writes many times as much as before."""
-    floods = []
+def find_pause(source: SourceTally) -> Odd | None:
+    """The pause of a source that is many times as long as any other, and after which it spoke again."""
+    hours = sorted(hour for hour in source.volume if hour)
+    if len(hours) < SILENT_HOURS:
+        return None
+    *_, other, (pause, at) = sorted((moment(after) - moment(hour), hour) for hour, after in itertools.pairwise(hours))
+    if pause < SILENT_LEAST or pause <= SILENT_TIMES * other[0]:
+        return None
+    since, until = (moment(at) + after for after in (dt.timedelta(hours=1), pause))
+    text = f"it spoke again {until:%a %d %b %H:%M}, and no other pause was longer than {in_words(other[0])}"
+    return Odd(source=source.name, since=f"{since - dt.timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", text=text, over=True)
+
+
+def find_floods(sources: Iterable[SourceTally], history: Sequence[Run]) -> tuple[Odd, ...]:
+    """Who suddenly writes many times as much as before, or for hours more than ever before."""
+    floods, peaks = [], history[-1].peaks if history else {}
     for source in sources:
         hours = sorted(hour for hour in source.volume if hour)
-        for place in range(SILENT_HOURS, len(hours)):
-            before = [source.volume[hour] for hour in hours[:place]]
-            lines, usual = source.volume[hours[place]], statistics.median(before)
-            if lines >= FLOOD_LINES and lines > FLOOD_TIMES * usual and lines > FLOOD_PEAK * max(before):
+        for place in range(FLOOD_AFTER, len(hours)):
+            before, after = ([source.volume[hour] for hour in part] for part in (hours[:place], hours[place:]))
+            usual, most, lines = statistics.median(before), max(before), after[0]
+            jumps = lines >= FLOOD_LINES and lines > FLOOD_TIMES * usual and lines > FLOOD_PEAK * most
+            least = min(after[:FLOOD_HOURS])
+            lasts = len(after) >= FLOOD_HOURS and least >= FLOOD_LINES / 2 and least > max(most, FLOOD_PEAK * usual)
+            if (jumps or lasts) and max(after[:FLOOD_HOURS]) > 2 * peaks.get(excerpt(source.name), 0):
                 text, quote = f"{lines:,} lines an hour in place of {usual:,.0f}", excerpt(shape(source.busiest[1]))
                 floods.append(Odd(source=source.name, since=f"{hours[place].decode()}:00:00Z", text=text, quote=quote))
                 break
@@ -2901,8 +2928,9 @@ def silence_rows(analysis: Analysis) -> Iterator[Advice]:
     """Who does not speak any more, and who speaks too much."""
     for odd in analysis.silent:
         command = odd.look(parse_time(odd.since) - LOOK_AROUND, analysis.window[1]) if odd.look else ""
-        text = f"{named([odd.source])} is silent since {said_span(odd.since, odd.since)}: {odd.text}"
-        yield Advice(urgency=3, text=text, sources=(odd.source,), since=odd.since, command=command)
+        since = said_span(odd.since, odd.since)
+        text = f"{named([odd.source])} {'was silent from' if odd.over else 'is silent since'} {since}: {odd.text}"
+        yield Advice(urgency=3 - odd.over, text=text, sources=(odd.source,), since=odd.since, command=command)
     for odd in analysis.floods:
         text = f"{named([odd.source])} floods since {said_span(odd.since, odd.since)}: {odd.text}"
         yield Advice(urgency=2, text=text, quote=odd.quote, sources=(odd.source,), since=odd.since)
@@ -2945,10 +2973,11 @@ def change_rows(analysis: Analysis) -> Iterator[Advice]:
     told = {incident.first.template for incident in analysis.incidents}
     for problem in analysis.problems:
         trend = (*problem.before[1 - RISING_RUNS :], problem.count)
+        at_least = CHANGED_FROM + CHANGED_TIMES * (problem.earlier or 0)  # 10 for 2 is chance, 20 for 2 is not
         rises = len(trend) == RISING_RUNS and all(0 < a < b for a, b in itertools.pairwise(trend))
         if rises and problem.count >= max(CHANGED_FROM, RISING_TIMES * trend[0]):
             text = f"rises from run to run ({', '.join(f'{count:,.0f}' for count in trend)})"
-        elif problem.changed and problem.template not in told:
+        elif problem.changed and problem.count >= at_least and problem.template not in told:
             since = f" since {said_span(problem.first, problem.first)}" if problem.first else ""
             text = f"{problem.count:,} × {problem.level}{since}{', ongoing' if analysis.ongoing(problem) else ''}"
             text += f" ({problem.earlier:,.0f} at most before)" if problem.earlier else " (never before)"
@@ -3546,6 +3575,7 @@ def parse_run(name: str, document: Any) -> Run:
             for row in document.get("coverage", ())
             if row["last"]
         },
+        peaks={excerpt(row["name"]): int(row.get("busiest", 0)) for row in document.get("coverage", ())},
         subsystems={excerpt(label): int(count) for label, count in document.get("subsystems", {}).items()},
     )
 

@@ -6,6 +6,7 @@ holds nothing that is shaped like a live token. `->` is followed by a word of th
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 from conftest import REPO
@@ -1202,6 +1204,22 @@ def test_a_shortened_line_holds_no_part_of_a_secret(seed: int, row: str) -> None
     line, secrets = fill(row.rpartition(" -> ")[0], seed)
     for limit in (10, 40, 80):
         assert left_over(line, secrets, excerpt(line, limit, ())) == []
+
+
+# Lines by people who had not seen the rules, in four sets, written backwards so that nothing here looks like a token.
+CORPORA = [json.loads(row) for row in Path(__file__).with_name("corpora.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_of_lines_by_others_few_secrets_survive_and_few_ordinary_lines_change(number: int) -> None:
+    lines = [(line[::-1], secrets) for which, line, secrets in CORPORA if which == number]
+    told = [(excerpt(line, 2_000, ()), secrets) for line, secrets in lines if secrets]
+    survived = [shown for shown, secrets in told if any(secret[::-1] in shown for secret in secrets)]
+    ordinary = [line for line, secrets in lines if not secrets]
+    changed = [line for line in ordinary if REDACTED not in line and REDACTED in excerpt(line, 2_000, ())]
+    assert min(len(told), len(ordinary)) >= 150
+    assert len(survived) <= 0.03 * len(told), survived
+    assert len(changed) <= 0.01 * len(ordinary), changed
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
