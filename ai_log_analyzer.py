@@ -4120,11 +4120,11 @@ def check_containers(settings: Settings, facts: Sequence[Facts]) -> Iterator[Che
     now, expected = dt.datetime.now(dt.UTC), 0.0
     lost: list[str] = []
     for fact in facts:
-        days = max((now - parse_time(fact.created)) / dt.timedelta(days=1), 0.01)
         with contextlib.suppress(OSError):  # it may not be for us to see
-            files = [path.stat().st_size for path in Path(fact.log).parent.glob(f"{Path(fact.log).name}*")]
-            a_day = sum(files) / days if fact.log else 0.0
-            expected += min(a_day * settings.days, sum(files))
+            files = list(Path(fact.log).parent.glob(f"{Path(fact.log).name}*")) if fact.log else []
+            stored, since = sum(path.stat().st_size for path in files), stored_since(files)
+            a_day = stored / max((now - since) / dt.timedelta(days=1), 0.001) if since else 0.0
+            expected += min(a_day * settings.days, stored)
             kept = fact.rotation()
             if kept and len(files) >= kept[1] and kept[0] * kept[1] < a_day * settings.days:
                 enough = math.ceil(a_day * settings.days / kept[1] / 1e6)
@@ -4135,6 +4135,14 @@ def check_containers(settings: Settings, facts: Sequence[Facts]) -> Iterator[Che
         if fact.driver not in KEEPS_LOGS:
             yield "⚠️", f"{excerpt(fact.name)}: {plain_reason(b'does not support reading')} (now {excerpt(fact.driver)})"
     yield from (("⚠️", text) for text in lost)
+
+
+def stored_since(files: Iterable[Path]) -> dt.datetime | None:
+    """The time of the first record of the oldest of a container's json-files; None when that is not to be seen."""
+    for path in sorted(files, key=lambda path: path.stat().st_mtime)[:1]:
+        with path.open("rb") as file, contextlib.suppress(ValueError, KeyError, TypeError):
+            return parse_time(json.loads(file.readline(LINE_MAX))["time"])
+    return None
 
 
 def check_cron(script: str) -> Iterator[Check]:
