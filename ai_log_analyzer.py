@@ -3632,16 +3632,16 @@ CODE_SPAN = re.compile(r"(`+) ?(.+?) ?\1(?!`)")
 
 
 def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
-    """What is to be done, the score, what else there is to tell and the heaviest anomalies, as plain text."""
+    """What else there is to tell, what is to be done, the score and the heaviest anomalies, as plain text."""
     last = f" ({analysis.score - analysis.last.score:+.1f} since {analysis.last.date})" if analysis.last else ""
     recovered = ["✅ Recovered: all is well again"] if has_recovered(analysis) else []
     return "\n".join(
         [
             title("🧩 AI Log Analyzer", analysis.generated),
             *recovered,
+            *extra,
             *urgent_rows(analysis)[:5],
             f"Health Score: {analysis.verdict}{last}",
-            *extra,
             *(f"• {anomaly.text}" for anomaly in analysis.anomalies[:5]),
         ]
     )
