@@ -2730,6 +2730,7 @@ FLOOD_PEAK = 3  # times the largest hour before
 FLOOD_LINES = 50  # in an hour: fewer hide nothing
 FLOOD_HOURS = 6  # in a row, each with more lines than any before, are a flood as well
 FLOOD_AFTER = 24  # hours, of which the rhythm of a day is known
+HOURS_COMPARED = 24 * 31  # the last ones: a file may hold years
 RISING_RUNS = 4  # with more each time, to at least RISING_TIMES as much: two or three may do that by chance
 RISING_TIMES = 3
 TOGETHER_PAUSED = 3  # sources that pause in the same hour have a common reason, such as a holiday
@@ -2828,7 +2829,7 @@ def find_silent(
     """Who spoke regularly and stopped, or spoke in the last run and not at all in this one. Without an `end` it is
     the last time of all."""
     ended = {fact.name for fact in facts if fact.status != "running"}
-    end = end or parse_time(max(source.last for source in sources).decode() or "2000-01-01T00:00Z")
+    end = end or parse_time(max((source.last for source in sources), default=b"").decode() or "2000-01-01T00:00Z")
     earlier = history[-1].lasts if history else {}
     silent = []
     for source in sources:
@@ -2863,16 +2864,16 @@ def find_pause(source: SourceTally) -> Odd | None:
     *_, other, (pause, at) = sorted((moment(after) - moment(hour), hour) for hour, after in itertools.pairwise(hours))
     if pause < SILENT_LEAST or pause <= SILENT_TIMES * other[0]:
         return None
-    since, until = (moment(at) + after for after in (dt.timedelta(hours=1), pause))
-    text = f"it spoke again {until:%a %d %b %H:%M}, and no other pause was longer than {in_words(other[0])}"
-    return Odd(source=source.name, since=f"{since - dt.timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", text=text, over=True)
+    until = f"{moment(at) + pause:%a %d %b %H:%M}"
+    text = f"it spoke again {until}, and no other pause was longer than {in_words(other[0])}"
+    return Odd(source=source.name, since=f"{at.decode()}:00:00Z", text=text, over=True)
 
 
 def find_floods(sources: Iterable[SourceTally], history: Sequence[Run]) -> tuple[Odd, ...]:
     """Who suddenly writes many times as much as before, or for hours more than ever before."""
     floods, peaks = [], history[-1].peaks if history else {}
     for source in sources:
-        hours = sorted(hour for hour in source.volume if hour)
+        hours = sorted(hour for hour in source.volume if hour)[-HOURS_COMPARED:]
         for place in range(FLOOD_AFTER, len(hours)):
             before, after = ([source.volume[hour] for hour in part] for part in (hours[:place], hours[place:]))
             usual, most, lines = statistics.median(before), max(before), after[0]

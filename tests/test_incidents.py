@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,11 @@ def test_a_subsystem_that_fell_silent_is_told_at_the_next_run(tmp_path: Path) ->
     path.write_text("2026-11-19 10:00:00 fine\n" * 100)
     (silent,) = ala.analyze(settings, MONDAY + 7 * DAY).silent
     assert (silent.source, silent.since) == ("EventBus", "2026-11-16T00:00:00Z")
+
+
+def test_years_of_hours_are_judged_in_a_moment(tmp_path: Path) -> None:
+    begin = MONDAY - 800 * DAY
+    lines = [f"{begin + dt.timedelta(hours=hour):%Y-%m-%d %H:%M:%S} INFO tick" for hour in range(24 * 800)]
+    began = time.monotonic()
+    judged(tmp_path, [{"a": lines}])
+    assert time.monotonic() - began < 10
