@@ -4096,16 +4096,19 @@ def check_sources(settings: Settings, until: float) -> Iterator[Check]:
     """What there is to be read, how much, and whether it is kept for as long as the window."""
     for host in find_hosts(settings):
         name = Path(host.argv[0]).name
-        status, out, err = run(host.command("version", "--format", "{{.Client.Version}} / {{.Server.Version}}"), until)
+        status, listed, err = run(host.command("ps", "-a", "-q", "--no-trunc"), until)
         if status != 0:
             reason = plain_reason(err) if status else "it does not answer"
             mend = f" (usermod -aG docker {owner_name(os.getuid())})" if "group docker" in reason else ""
             yield "❌", f"{host.prefix}{name}: {reason}{mend}"
             continue
+        asked = [("version", "--format", f"{{{{.{side}.Version}}}}") for side in ("Client", "Server")]  # Podman has one
+        version = " / ".join(
+            excerpt(out.strip()) for _, out, _ in (run(host.command(*words), until) for words in asked)
+        )
         _, context, _ = run([*host.argv[:1], "context", "show"], until)
-        words = f"{name} {excerpt(out.strip())} (client / engine), context {excerpt(context.strip()) or 'default'}"
+        words = f"{name} {version} (client / engine), context {excerpt(context.strip()) or 'default'}"
         yield "✅", f"{host.prefix}{words}"
-        _, listed, _ = run(host.command("ps", "-a", "-q", "--no-trunc"), until)
         ids = listed.decode(errors="replace").split()
         facts = [fact for fact in inspect(host, ids, until).values() if fact] if ids else []
         yield from check_containers(settings, facts)
