@@ -1206,7 +1206,7 @@ def test_a_shortened_line_holds_no_part_of_a_secret(seed: int, row: str) -> None
         assert left_over(line, secrets, excerpt(line, limit, ())) == []
 
 
-# Lines by people who had not seen the rules, in four sets, written backwards so that nothing here looks like a token.
+# Lines whose writers had not seen the rules, in four sets, written backwards so that nothing here looks like a token.
 CORPORA = [json.loads(row) for row in Path(__file__).with_name("corpora.jsonl").read_text().splitlines()]
 
 
