@@ -131,6 +131,7 @@ FAILURES = (
     ("no such host", "the engine's host is not known"),
     ("not a swarm manager", "this engine is no Swarm manager"),
 )
+SICK = {"restarting", "dead"}  # states of a container that are failures whenever they are met
 SEVERITIES = ("critical", "error", "warning", "info")
 ID_LENGTH = 6  # of a problem's short name
 MUTE_LITERAL = 5  # characters in a row that a template must have to be a rule
@@ -314,7 +315,7 @@ class Facts:
         """What makes the container worth a look, empty when nothing does."""
         ended = f", last ended {self.finished[:16]}Z" if self.finished > "0002" else ""
         findings = [
-            self.status if self.status in {"restarting", "dead", "paused"} else "",
+            self.status if self.status in {*SICK, "paused"} else "",
             f"exit code {self.exit_code}{ended}" if self.exit_code else "",
             "killed for lack of memory" if self.oom_killed else "",
             f"restarted {self.restarts} times" if self.restarts else "",
@@ -412,6 +413,11 @@ class Problem:
     def id(self) -> str:
         """A short name that stays the same."""
         return problem_id(self.template)
+
+    @property
+    def known(self) -> str:
+        """In words, how often it came in earlier runs."""
+        return f"{self.earlier:,.0f} at most before" if self.earlier else "never before"
 
     @property
     def changed(self) -> bool:
@@ -563,9 +569,9 @@ class Analysis:
                 spans.append((begin_at, end_at + dt.timedelta(seconds=1)))
         return spans
 
-    def ongoing(self, problem: Problem) -> bool:
-        """Whether its last event lies in the last hour of the window."""
-        return bool(problem.last) and parse_time(problem.last) > self.window[1] - dt.timedelta(hours=1)
+    def ongoing(self, last: str) -> bool:
+        """Whether a last event lies in the last hour of the window."""
+        return bool(last) and parse_time(last) > self.window[1] - dt.timedelta(hours=1)
 
     @property
     def problem_rate(self) -> float:
@@ -1662,9 +1668,11 @@ def _text(line: str | bytes) -> str:
 
 def _access(text: str) -> str | None:
     found = ACCESS.search(text) if '" ' in text or "ms" in text or "| " in text else None
-    if not found:
-        return None
-    return "error" if found[found.lastindex or 0] >= "500" else "info"
+    return _status(found[found.lastindex or 0]) if found else None
+
+
+def _status(code: str) -> str:
+    return "error" if code >= "500" else "info"
 
 
 def _field(key: str, value: str) -> str | None:
@@ -1694,7 +1702,7 @@ def _json(text: str) -> tuple[str | None, str]:
             status = value
     found = depths[min(depths)] if depths else None
     if not found and status and ('"method"' in text or '"request' in text):
-        found = "error" if status >= "500" else "info"
+        found = _status(status)
     message = next((messages[key] for key in MESSAGE_KEYS if key in messages), text)
     return found, message.replace('\\"', '"')
 
@@ -2756,6 +2764,11 @@ def moment(minutes: bytes) -> dt.datetime:
     return dt.datetime.fromisoformat(f"{minutes.decode()}{'0' if len(minutes) > 13 else ':00'}+00:00")
 
 
+def known_hours(source: SourceTally) -> list[bytes]:
+    """The hours in which a source has lines, oldest first."""
+    return sorted(filter(None, source.volume))
+
+
 def find_bursts(source: SourceTally, problems: Mapping[str, Problem], templates: Mapping[str, str]) -> Iterator[Burst]:
     """When each problem of a source came far more densely than usual."""
     times: defaultdict[str, defaultdict[bytes, list[tuple[bytes, bytes]]]] = defaultdict(lambda: defaultdict(list))
@@ -2833,7 +2846,7 @@ def find_silent(
     earlier = history[-1].lasts if history else {}
     silent = []
     for source in sources:
-        hours = sorted(hour for hour in source.volume if hour)
+        hours = known_hours(source)
         if len(hours) < SILENT_HOURS or source.name in ended or STATES[source.state]:
             continue
         longest = max(moment(after) - moment(hour) for hour, after in itertools.pairwise(hours))
@@ -2858,7 +2871,7 @@ def find_silent(
 
 def find_pause(source: SourceTally) -> Odd | None:
     """The pause of a source that is many times as long as any other, and after which it spoke again."""
-    hours = sorted(hour for hour in source.volume if hour)
+    hours = known_hours(source)
     if len(hours) < SILENT_HOURS:
         return None
     *_, other, (pause, at) = sorted((moment(after) - moment(hour), hour) for hour, after in itertools.pairwise(hours))
@@ -2873,7 +2886,7 @@ def find_floods(sources: Iterable[SourceTally], history: Sequence[Run]) -> tuple
     """Who suddenly writes many times as much as before, or for hours more than ever before."""
     floods, peaks = [], history[-1].peaks if history else {}
     for source in sources:
-        hours = sorted(hour for hour in source.volume if hour)[-HOURS_COMPARED:]
+        hours = known_hours(source)[-HOURS_COMPARED:]
         for place in range(FLOOD_AFTER, len(hours)):
             before, after = ([source.volume[hour] for hour in part] for part in (hours[:place], hours[place:]))
             usual, most, lines = statistics.median(before), max(before), after[0]
@@ -2940,7 +2953,7 @@ def silence_rows(analysis: Analysis) -> Iterator[Advice]:
 def container_rows(analysis: Analysis) -> Iterator[Advice]:
     """What the engine says of containers that ended in the window or are not well, and their last words."""
     for fact in filter(lambda fact: fact.finding, analysis.facts):
-        loops, since = fact.status in {"restarting", "dead"}, max(fact.finished, fact.started)
+        loops, since = fact.status in SICK, max(fact.finished, fact.started)
         if not loops and parse_time(since) < analysis.window[0]:
             continue
         fell = loops or (fact.status == "exited" and fact.exit_code not in TOLD_TO_END) or fact.oom_killed
@@ -2953,7 +2966,7 @@ def container_rows(analysis: Analysis) -> Iterator[Advice]:
 def incident_rows(analysis: Analysis) -> Iterator[Advice]:
     """What began together, and what came first."""
     for incident in analysis.incidents:
-        ongoing = parse_time(incident.end) > analysis.window[1] - dt.timedelta(hours=1)
+        ongoing = analysis.ongoing(incident.end)
         text = f"{said_span(incident.begin, incident.end)}{', ongoing' if ongoing else ''}: {incident.events:,} problem"
         text += f" event(s) in {named(incident.sources)}"
         span = parse_time(incident.end) - parse_time(incident.begin)
@@ -2980,8 +2993,8 @@ def change_rows(analysis: Analysis) -> Iterator[Advice]:
             text = f"rises from run to run ({', '.join(f'{count:,.0f}' for count in trend)})"
         elif problem.changed and problem.count >= at_least and problem.template not in told:
             since = f" since {said_span(problem.first, problem.first)}" if problem.first else ""
-            text = f"{problem.count:,} × {problem.level}{since}{', ongoing' if analysis.ongoing(problem) else ''}"
-            text += f" ({problem.earlier:,.0f} at most before)" if problem.earlier else " (never before)"
+            text = f"{problem.count:,} × {problem.level}{since}{', ongoing' if analysis.ongoing(problem.last) else ''}"
+            text += f" ({problem.known})"
         else:
             continue
         yield Advice(
@@ -3172,9 +3185,10 @@ def _changed(analysis: Analysis) -> list[str]:
     elif not changed:
         parts.append(f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}.")
     for problem in (changed or ())[:PROBLEMS_SHOWN]:
-        before = f"{problem.earlier:,.0f} at most before" if problem.earlier else "never before"
         hint = [] if rows else [f"  - to hide it: `{PROG} --mute {problem.id} --reason …`"]
-        rows += _problem_rows(analysis, problem, f"🆕 **{problem.count:,} × {problem.level}** #{problem.id} ({before})")
+        rows += _problem_rows(
+            analysis, problem, f"🆕 **{problem.count:,} × {problem.level}** #{problem.id} ({problem.known})"
+        )
         rows += (_command_row(problem) or [f"  - {_span(excerpt(problem.example), 4)}"]) + hint
     rows += [f"- … and {len(changed) - PROBLEMS_SHOWN:,} more"] if changed and len(changed) > PROBLEMS_SHOWN else []
     parts += ["\n".join(rows)] if rows else []
@@ -3224,7 +3238,9 @@ def _times(analysis: Analysis, problem: Problem) -> str:
     begin = max(min(begin, dt.date.fromisoformat(problem.first[:10])), end - dt.timedelta(days=DAYS_MAX - 1))
     days = [problem.days.get(f"{begin + dt.timedelta(days=n)}", 0) for n in range((end - begin).days + 1)]
     drawn = "".join(bar(count, max(days)) if count else "_" for count in days)
-    return f"{said_span(problem.first, problem.last)}{', ongoing' if analysis.ongoing(problem) else ''} · `{drawn}`"
+    return (
+        f"{said_span(problem.first, problem.last)}{', ongoing' if analysis.ongoing(problem.last) else ''} · `{drawn}`"
+    )
 
 
 LITERAL = re.compile(rf"<\*>|{re.escape(REDACTED)}|…|\ufffd")  # what stands between parts that are literal
@@ -3455,18 +3471,22 @@ def families_of(analysis: Analysis) -> list[Family]:
         ("partial", "Whether some logs could not be read whole.", "", {"": int(analysis.partial)}),
         ("alerts_pending", "Alerts that could not be delivered.", "", {"": pending}),
         ("run_duration_seconds", "How long the run took.", "", {"": round(took, 2)}),
-        ("run_success", "Whether the last run came to a report.", "", {"": 1}),
-        (LAST_SUCCESS, "When the last run that came to a report began.", "", {"": int(analysis.generated.timestamp())}),
+        *families_of_end(1, int(analysis.generated.timestamp())),
     ]
+
+
+def families_of_end(success: int, last: int | None) -> list[Family]:
+    """Whether a run came to a report, and when the last one that did began, if that is known."""
+    began: Family = (LAST_SUCCESS, "When the last run that came to a report began.", "", {"": last or 0})
+    return [("run_success", "Whether the last run came to a report.", "", {"": success}), *([began] if last else [])]
 
 
 def families_of_failure(export: Path) -> list[Family]:
     """What there is to say when a run came to no report: when the last one did stays known."""
-    families: list[Family] = [("run_success", "Whether the last run came to a report.", "", {"": 0})]
+    found = None
     with contextlib.suppress(OSError):
-        if last := re.search(rf"^quantum_{LAST_SUCCESS} (\d+)$", export.read_text(errors="replace"), re.MULTILINE):
-            families.append((LAST_SUCCESS, "When the last run that came to a report began.", "", {"": int(last[1])}))
-    return families
+        found = re.search(rf"^quantum_{LAST_SUCCESS} (\d+)$", export.read_text(errors="replace"), re.MULTILINE)
+    return families_of_end(0, int(found[1]) if found else None)
 
 
 def render_prometheus(families: Iterable[Family]) -> str:
@@ -3683,11 +3703,11 @@ def webhook_request(url: str, form: str, text: str, template: str = "") -> tuple
         body = template.replace("{text}", json.dumps(shorten(text, 2_900))[1:-1])
         return url, {"data": body.encode(), "headers": {"Content-Type": "application/json"}}
     if form == "ntfy":
-        title, _, body = text.partition("\n")
+        head, _, body = text.partition("\n")
         priority = "5" if URGENCY[3] in text else "3"
         return url, {
-            "data": shorten(body or title, 1_900).encode(),
-            "headers": {"Title": title.encode(), "Priority": priority},
+            "data": shorten(body or head, 1_900).encode(),
+            "headers": {"Title": head.encode(), "Priority": priority},
         }
     if form == "discord":
         parts = urlsplit(url)
@@ -4094,7 +4114,8 @@ def owner_name(user: int) -> str:
 
 def check_sources(settings: Settings, until: float) -> Iterator[Check]:
     """What there is to be read, how much, and whether it is kept for as long as the window."""
-    for host in find_hosts(settings):
+    hosts = find_hosts(settings)
+    for host in hosts:
         name = Path(host.argv[0]).name
         status, listed, err = run(host.command("ps", "-a", "-q", "--no-trunc"), until)
         if status != 0:
@@ -4115,7 +4136,7 @@ def check_sources(settings: Settings, until: float) -> Iterator[Check]:
     if shutil.which("journalctl"):
         status, _, err = run(["journalctl", "--quiet", "-n", "1"], until)
         yield ("⚠️", f"journal: {plain_reason(err)}") if status or err.strip() else ("✅", "the journal can be read")
-    elif not find_hosts(settings):
+    elif not hosts:
         yield "❌", "neither docker nor journalctl is here: there is nothing to read but --input FILE"
 
 

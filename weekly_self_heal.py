@@ -81,7 +81,6 @@ LIMITS = {
     "inodes": (80.0, 95.0),
     "uptime": (365.0, 1000.0),  # days
 }
-SICK = {"restarting", "dead"}  # states of a container that are failures whenever they are seen
 
 GRACE_S = 5.0  # a phase that watches its limit itself may need this long to put its findings together
 IMPORT_S = 20.0
@@ -812,7 +811,7 @@ class Container:
     def state(self, since: dt.datetime) -> str:
         """How well it is. What ended before `since` is history."""
         facts = self.facts
-        if not facts or facts.status in SICK or facts.health == "unhealthy":
+        if not facts or facts.status in ala.SICK or facts.health == "unhealthy":
             return "failed"
         recent = facts.status == "paused" or (facts.finished > "0002" and ala.parse_time(facts.finished) >= since)
         return "warning" if facts.finding and recent else "ok"
@@ -889,7 +888,7 @@ def await_up(container: Container, began: float, until: float) -> tuple[Containe
         answer = ala.inspect(container.host, [container.key], min(until, time.monotonic() + 5))
         container = replace(container, facts=answer.get(container.key))
         facts = container.facts
-        if not facts or facts.status in {"exited", *SICK} or facts.health == "healthy":
+        if not facts or facts.status in {"exited", *ala.SICK} or facts.health == "healthy":
             return container, bool(facts and facts.health == "healthy" and facts.status == "running")
         if facts.health in {"", "none"} and time.monotonic() > began + SETTLE_S:
             return container, facts.status == "running"
