@@ -1839,7 +1839,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[\w+\]|redacted\W*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
@@ -1856,16 +1856,16 @@ _NOTHING = re.compile(
     re.IGNORECASE,
 )
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
-    r"0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w"
-    r"|sha\d+[:-]",
+    r"0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]",
     re.IGNORECASE,
 )
+_ID = re.compile(r"[A-Z]{2}[0-9a-f]{32}|[1-9A-HJ-NP-Za-km-z]{43,44}(?:[1-9A-HJ-NP-Za-km-z]{43,44})?|Qm\w{44}|sha\d+-.*")
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _DIGEST_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\bid|_id|Id|(?i:\bh1|mint|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
+    r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
     r"|fingerprint|etag|integrity|boundary))\W{1,4}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
@@ -1877,6 +1877,12 @@ _OTHER_THING = re.compile(  # token_type, secretName, password_file
 _SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
     r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|str|prod|dev"
     r"|test|live|staging|main|default|key|(?-i:[A-Z]{1,3})))*"
+)
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
+    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group"
+    r"|shard|event|message|msg|index|lock|record|request|hash|map|bucket|unique|dedup\w*|state|host|ssh)[_-]?$)"
+    r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 _SECRET_NAME = re.compile(  # of an environment variable
     r"(?i)webhook|ping_url|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
@@ -1910,7 +1916,7 @@ def _random(hit: Hit) -> bool:
 
 
 def _dense(hit: Hit) -> bool:
-    return _is_dense(hit["s"]) and not _DIGEST_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()])
+    return _is_dense(hit["s"]) and not _ID.fullmatch(hit["s"]) and not _DIGEST_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()])
 
 
 def _credential(hit: Hit) -> bool:
@@ -1935,12 +1941,15 @@ def _labelled(hit: Hit) -> bool:
     soft = hit["soft"] is not None
     flag = soft and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
     prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
-    if kind == "key":
-        return _is_dense(value) or ("secret" in hit.string.lower() and bool(re.fullmatch("[0-9a-f]{32,}", value)))
-    if kind == "weak" and hit["q"] and not prose and re.fullmatch(r"(?=.*\d)[a-z][A-Za-z\d]{6,}", value):
-        return True
+    if kind == "key":  # of an interface, unless it finds something
+        owner = _OWNER.search(hit.string[max(0, hit.start() - 40) : hit.start()])
+        named = re.fullmatch("(?:0x)?[0-9a-f]{32,}", value) and re.search("(?i)secret|wallet", hit.string)
+        return _is_dense(value) or bool(named or (owner and _is_random(value, 20)))
+    if (kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose):
+        told = re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value)
+        return bool(told) or _is_random(value)
     if kind == "weak" or prose or not same:
-        return _is_random(value)
+        return _is_random(value) and not (kind == "weak" and (_ID.fullmatch(value) or (prose and _UUID.fullmatch(value))))
     if hit["q"] or flag or (kind == "strong" and label[0].lower().startswith("p")):
         return len(value) > 2
     if "=" in hit["sep"]:
@@ -1951,29 +1960,30 @@ def _labelled(hit: Hit) -> bool:
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
-    r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密码|pass[ _-]?(?:phrase|code)|pwd"
+    r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密[码碼]|парол[ья]|mot de passe|contrasena|senha|kennwort|wachtwoord"
+    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b"
     r"|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
-    rf"|(?P<weak>token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
-    rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])key))"
+    rf"|(?P<weak>(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
+    rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?:key|pk\b)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
     r"(?P<sep>\\*[\"'`]{0,2}\]?[ \t]*"
-    r"(?:=>|->(?=[ \t]*[\"'])|:=|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
+    r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
-    r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^<>\n]{0,300}</))"
+    r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
-    r"|[ \t]+(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?"
-    r"(?:(?:is|was|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
+    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?"
+    r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
-    r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_]{1,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
+    r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_][\w.]{0,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
-    r"(?P<s>(?(xml)[^<\n]+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
+    r"(?P<s>(?(xml)(?:(?!</)[^\n])+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
     r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w)))++)))"
 )
@@ -2023,16 +2033,17 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
-         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}",
+         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\b[au](?=[a-z]*\d)[a-z\d]{29}\b",
+         r"|\b(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){3,})(?![\w-]))",
          r"|(?<=://)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
-         r"(?:A[KS]IA(?=[A-Z0-9]{12})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
+         r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
          r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|lin_api|ntn|dckr_pat|rubygems",
          r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
-         r"|from_key)\(|\bop\W{3,9}(?:auth|login)\W{3,9}args\W{3,9}(?=[\"']))",
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create|__construct",
+         r"|from_key)\(|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
         ("mysql mariadb auth zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
@@ -2048,7 +2059,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
          r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
-         r"[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
+         r"[\"']?[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
@@ -2056,9 +2067,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
          r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?",
          r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*[\"']?(?:G-)?",
-         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
+         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))|\byour [\w -]{0,30}code is ",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw secret key token credential macaroon session sid auth sig seed csrf", _labelled,
+        ("pass pw pk psk kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
+         " csrf", _labelled,
          rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them
         ("$", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
@@ -2130,15 +2142,17 @@ def _decoded(hit: Hit) -> str:
 
 
 def _undisguised(text: str) -> str:
-    """The text as it reads without colours, escapes of URLs, strings and HTML, wide letters and hidden marks."""
+    """The text as it reads without colours, escapes of URLs, strings and HTML, wide letters, quotes of other languages
+    and hidden marks."""
     for _ in range(DISGUISES_MAX):
         text = _ESCAPE.sub(_decoded, unescape(unquote(_ANSI.sub("", text))))
     if not (text.isascii() and text.isprintable()):
-        text = unicodedata.normalize("NFKD", text)
+        text = unicodedata.normalize("NFKD", text).translate(_MARKS)
         text = "".join(char for char in text if char == "\n" or unicodedata.category(char)[0] not in "CM")
     return text
 
 
+_MARKS = str.maketrans("「」『』«»„“”‘’—–", "\"\"\"\"\"\"\"\"\"''--")
 _ESC = r"(?:\x1b|(?<!\\)\\++(?:u001b|x1b|033|e)|\#033)"  # also as JSON, Python and shell write it
 _ANSI = re.compile(
     rf"(?i)(?:{_ESC}\[|\x9b)[0-?]*+[ -/]*+[@-~]"
