@@ -46,7 +46,6 @@ import statistics
 import subprocess  # nosec B404
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 import unicodedata
@@ -450,18 +449,6 @@ class Incident:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Odd:
-    """A source that fell silent or floods, since when, and what shows it."""
-
-    source: str
-    since: str
-    text: str
-    quote: str = ""
-    look: Look | None = None
-    over: bool = False  # it is so no longer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """A row of what to do. Urgency 3 is now, 2 this week, 1 good to know; the text is Markdown, the quotation of a log
     that belongs to it is not."""
@@ -534,8 +521,8 @@ class Analysis:
     losses: tuple[Loss, ...]
     ignored: Mapping[Ignore, int]  # lines that each rule in force hid
     incidents: tuple[Incident, ...]  # heaviest first
-    silent: tuple[Odd, ...]
-    floods: tuple[Odd, ...]
+    silent: tuple[Advice, ...]  # each of one source, as the floods are
+    floods: tuple[Advice, ...]
     last_words: Mapping[str, tuple[str, str]]  # of containers that ended: when, and a template or a line
     zeros: int  # runs in a row, this one included, whose score is 0
     last: Run | None  # the last run that this one is compared with
@@ -691,6 +678,10 @@ def outcome(reader: Reader, until: float) -> tuple[int | None, bytes, bytes]:
     finally:
         status = reader.close()
     return status, bytes(output[1]), bytes(output[2])
+
+
+class Overdue(BaseException):
+    """Something goes on beyond its limit. Nothing that anybody passes over."""
 
 
 @contextlib.contextmanager
@@ -1839,13 +1830,13 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[\w+\]|redacted\W*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|must|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and"
-    r"|or|user|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation"
+    r"|or|user|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok"
     r"|(?:must|should|cannot|is|was|has|does)(?: [\w']+)+\.?"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
@@ -1859,12 +1850,14 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]",
     re.IGNORECASE,
 )
-_ID = re.compile(r"[A-Z]{2}[0-9a-f]{32}|[1-9A-HJ-NP-Za-km-z]{43,44}(?:[1-9A-HJ-NP-Za-km-z]{43,44})?|Qm\w{44}|sha\d+-.*")
+_ID = re.compile(
+    r"[A-Z]{2}[0-9a-f]{32}|[1-9A-HJ-NP-Za-km-z]{43,44}(?:[1-9A-HJ-NP-Za-km-z]{43,44})?|Qm\w{44}|sha\d+[-/].*"
+)
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
-_DIGEST_BEFORE = re.compile(  # h1: go.sum
+_ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
     r"|fingerprint|etag|integrity|boundary))\W{1,4}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
@@ -1884,6 +1877,11 @@ _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cac
     r"|shard|event|message|msg|index|lock|record|request|hash|map|bucket|unique|dedup\w*|state|host|ssh)[_-]?$)"
     r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
+_SPEAKS_OF_ONE = re.compile(
+    r"(?i)passw|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha|парол|パスワード|密[码碼]"
+    r"|비밀번호|has[lł]o|l[oö]senord|[sş]ifre|parola|mot de passe|كلمة"
+)
+_KEY_256 = re.compile("(?:0x)?[0-9a-f]{64}")
 _SECRET_NAME = re.compile(  # of an environment variable
     r"(?i)webhook|ping_url|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
     r"(?!.*_(?:file|path|dir|id|name|type|count|ttl)$)"
@@ -1904,7 +1902,7 @@ def _is_dense(value: str, least: int = 16) -> bool:
     kinds = re.sub(r"\d", "0", re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", value)))
     changes = sum(kinds.count(pair) for pair in ("aA", "Aa", "a0", "0a", "A0", "0A"))
     mixed = {"a", "A", "0"} <= set(kinds) and not re.fullmatch(r"(?:0x)?[0-9a-fA-F]+", value)
-    return mixed and len(value) >= least and changes >= 0.37 * len(value)
+    return mixed and len(value) >= least and changes >= 0.37 * len(value) and kinds.count("A") > len(value) / 12
 
 
 def _always(hit: Hit) -> bool:
@@ -1916,7 +1914,23 @@ def _random(hit: Hit) -> bool:
 
 
 def _dense(hit: Hit) -> bool:
-    return _is_dense(hit["s"]) and not _ID.fullmatch(hit["s"]) and not _DIGEST_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()])
+    return _is_dense(hit["s"]) and not _is_id(hit)
+
+
+def _is_id(hit: Hit) -> bool:
+    """Whether form or surroundings say: the name or the digest of something."""
+    return bool(_ID.fullmatch(hit["s"]) or _ID_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()]))
+
+
+def _beside(hit: Hit) -> bool:
+    """Whether a word is like a password, or a key, in a line that speaks of one."""
+    value = hit["s"]
+    if not _SPEAKS_OF_ONE.search(hit.string) or re.search(r"^/|[@\\…]|://|%[0-9A-F]{2}|&\w+$", value):
+        return False
+    symbols = re.search(r"[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value) and re.search(
+        r"(?=.*\d).*[A-Za-z]", value
+    )
+    return bool(symbols) or ((_is_dense(value, 12) or bool(_KEY_256.fullmatch(value))) and not _is_id(hit))
 
 
 def _credential(hit: Hit) -> bool:
@@ -1943,13 +1957,16 @@ def _labelled(hit: Hit) -> bool:
     prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
     if kind == "key":  # of an interface, unless it finds something
         owner = _OWNER.search(hit.string[max(0, hit.start() - 40) : hit.start()])
-        named = re.fullmatch("(?:0x)?[0-9a-f]{32,}", value) and re.search("(?i)secret|wallet", hit.string)
+        named = re.fullmatch("(?:0x)?[0-9a-f]{32,}", value) and re.search("(?i)secret|wallet|passphrase", hit.string)
         return _is_dense(value) or bool(named or (owner and _is_random(value, 20)))
     if (kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose):
         told = re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value)
         return bool(told) or _is_random(value)
-    if kind == "weak" or prose or not same:
-        return _is_random(value) and not (kind == "weak" and (_ID.fullmatch(value) or (prose and _UUID.fullmatch(value))))
+    if kind == "weak":
+        no_secret = label[0].lower() == "session" and (soft or _UUID.fullmatch(value))
+        return _is_random(value) and not (no_secret or _ID.fullmatch(value))
+    if prose or not same:
+        return _is_random(value)
     if hit["q"] or flag or (kind == "strong" and label[0].lower().startswith("p")):
         return len(value) > 2
     if "=" in hit["sep"]:
@@ -1966,7 +1983,7 @@ _LABEL = (
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
-    rf"|(?P<weak>(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?id)?|sid|auth|signature|sign|sig|seed|csrf)"
+    rf"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|auth|signature|sign|sig|seed|csrf)"
     rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?:key|pk\b)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
@@ -1977,7 +1994,7 @@ _SEPARATOR = (
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
-    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of)[ \t]+[\w@.'-]+[ \t]*(?=is\b|was\b|:))?"
+    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
     r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
@@ -2033,8 +2050,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
-         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\b[au](?=[a-z]*\d)[a-z\d]{29}\b",
-         r"|\b(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){3,})(?![\w-]))",
+         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
          r"|(?<=://)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
          r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
@@ -2042,19 +2058,20 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create|__construct",
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create|__construct|unlockaccount",
          r"|from_key)\(|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
-        ("mysql mariadb auth zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
+        ("mysql mariadb auth /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
          " identified |554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:",
-         r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|\w*passwd))",
+         rf"|(?:\bauth[=:][ \t]*|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
+         r"|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
+         r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|[^|\n]*passwo?r?d))",
          r"|\|554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
          r"|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
@@ -2063,18 +2080,21 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
-         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin))?",
+         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
          r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?",
-         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#])*[ \t]*[\"']?(?:G-)?",
+         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#]>?)*[ \t]*[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))|\byour [\w -]{0,30}code is ",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         ("pass pw pk psk kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
-         " csrf", _labelled,
+         " csrf community", _labelled,
          rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
-        # hashes of passwords, as crypt and PostgreSQL write them
-        ("$", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
+        # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
+        ("$ -", bool, r"(?P<s>(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}",
+         r"|[A-Z\d]{5}(?:-[A-Z\d]{5}){3,})(?![\w-]))|\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
          r"|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
+        # what looks like a password in a line that speaks of one
+        ("", _beside, r"(?<![^\s\"'`<>(){}\[\]=:,;])(?P<s>[^\s\"'`<>(){}\[\]=:,;]{8,72})(?![^\s\"'`<>(){}\[\]=:,;])"),
         # bare base64, but no mangled C++ or Rust name
         ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
@@ -2152,7 +2172,7 @@ def _undisguised(text: str) -> str:
     return text
 
 
-_MARKS = str.maketrans("「」『』«»„“”‘’—–", "\"\"\"\"\"\"\"\"\"''--")
+_MARKS = str.maketrans("「」『』«»„“”‘’—–", '"""""""""\'\'--')
 _ESC = r"(?:\x1b|(?<!\\)\\++(?:u001b|x1b|033|e)|\#033)"  # also as JSON, Python and shell write it
 _ANSI = re.compile(
     rf"(?i)(?:{_ESC}\[|\x9b)[0-?]*+[ -/]*+[@-~]"
@@ -2521,7 +2541,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     problems = find_problems(sources, history, templates)
     hiding_patterns = [tally.patterns[bit] for bit in hiding]
     all_read = counts["lines"] and not any(STATES[source.state] for source in coverage)  # else nothing is gone
-    bits = enumerate(settings.subsystems, len(settings.signals))
+    hours, bits = count_hours(sources), enumerate(settings.subsystems, len(settings.signals))
     events = {label: sum(source.count(bit) for source in sources) for bit, label in bits}
     return Analysis(
         generated=now,
@@ -2536,8 +2556,8 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         problems=problems,
         compared=tuple(run.date for run in history),
         gone=find_gone(problems, history, templates, hiding_patterns) if history and all_read else (),
-        hours=count_hours(sources),
-        peak=find_peak(sources, templates, facts),
+        hours=hours,
+        peak=find_peak(hours, sources, templates, facts),
         losses=find_losses(sources, settings.signals),
         ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
         incidents=find_incidents(sources, problems, templates),
@@ -2711,25 +2731,27 @@ def count_hours(sources: Iterable[SourceTally]) -> dict[str, dict[str, int]]:
     return {hour: dict(+counts) for hour, counts in sorted(hours.items()) if +counts}
 
 
-def find_peak(sources: Iterable[SourceTally], names: Mapping[str, str], facts: Iterable[Facts]) -> Peak | None:
+def find_peak(
+    hours: Mapping[str, Mapping[str, int]],
+    sources: Iterable[SourceTally],
+    templates: Mapping[str, str],
+    facts: Iterable[Facts],
+) -> Peak | None:
     """The hour with the most problem events, the first of several; None without any that has a time."""
-    hours: defaultdict[bytes, tuple[Counter[str], Counter[str]]] = defaultdict(lambda: (Counter(), Counter()))
-    for source in sources:
-        for (minutes, shape), count in source.events_at.items():
-            hours[minutes[:13]][0][source.name] += count
-            hours[minutes[:13]][1][names[shape]] += count
     if not hours:
         return None
-    hour = min(hours, key=lambda at: (-hours[at][0].total(), at))
-    by_source, by_template = hours[hour]
+    hour = max(hours, key=lambda at: sum(hours[at].values()))
+    by_template = Counter[str]()
+    for (minutes, shape), count in (row for source in sources for row in source.events_at.items()):
+        by_template[templates[shape]] += count * minutes.startswith(hour.encode())
     ((template, main),) = by_template.most_common(1)
     return Peak(
-        hour=hour.decode(),
-        events=by_source.total(),
+        hour=hour,
+        events=sum(hours[hour].values()),
         template=template,
         main=main,
-        sources=tuple(name for name, _ in (+by_source).most_common()),
-        facts=tuple(words for fact in facts for words in fact.happened(hour.decode())),
+        sources=tuple(sorted(hours[hour], key=lambda name: -hours[hour][name])),
+        facts=tuple(words for fact in facts for words in fact.happened(hour)),
     )
 
 
@@ -2852,7 +2874,7 @@ def find_silent(
     facts: Iterable[Facts],
     history: Sequence[Run],
     end: dt.datetime | None,
-) -> tuple[Odd, ...]:
+) -> tuple[Advice, ...]:
     """Who spoke regularly and stopped, or spoke in the last run and not at all in this one. Without an `end` it is
     the last time of all."""
     ended = {fact.name for fact in facts if fact.status != "running"}
@@ -2869,21 +2891,29 @@ def find_silent(
         usual = parse_time(max(earlier.values())) - parse_time(before) if before else dt.timedelta(0)
         if quiet >= SILENT_LEAST and quiet > SILENT_TIMES * longest and quiet > 2 * usual:
             text = f"{in_words(quiet)}, and its longest pause until then was {in_words(longest)}"
-            silent.append(Odd(source=source.name, since=source.last.decode(), text=text, look=source.look))
+            last = source.last.decode()
+            command = source.look(parse_time(last) - LOOK_AROUND, end) if source.look else ""
+            silent.append(since_when(3, source.name, "is silent since", last, text, command=command))
     pauses = [pause for source in sources if (pause := find_pause(source))]
     starts = Counter(pause.since for pause in pauses)
     silent += [pause for pause in pauses if starts[pause.since] < TOGETHER_PAUSED]  # else it is a holiday
     here = {excerpt(source.name) for source in sources if source.lines or STATES[source.state]}
     text = "not a line in this run, and some in the one before"
-    silent += [Odd(source=name, since=earlier[name], text=text) for name in earlier.keys() - here]
+    silent += [since_when(3, name, "is silent since", earlier[name], text) for name in earlier.keys() - here]
     for label, count in (history[-1].subsystems if history else {}).items():
         if count >= CHANGED_FROM and not subsystems.get(label, 1):
             text = f"not an event of this subsystem in this run, and {count:,} in the one before"
-            silent.append(Odd(source=label, since=f"{history[-1].date}T00:00:00Z", text=text))
-    return tuple(sorted(silent, key=lambda odd: odd.since))
+            silent.append(since_when(3, label, "is silent since", f"{history[-1].date}T00:00:00Z", text))
+    return tuple(sorted(silent, key=lambda row: row.since))
 
 
-def find_pause(source: SourceTally) -> Odd | None:
+def since_when(urgency: int, source: str, what: str, since: str, text: str, **more: str) -> Advice:
+    """The row that says what a source has done since when."""
+    text = f"{named([source])} {what} {said_span(since, since)}: {text}"
+    return Advice(urgency=urgency, text=text, sources=(source,), since=since, **more)
+
+
+def find_pause(source: SourceTally) -> Advice | None:
     """The pause of a source that is many times as long as any other, and after which it spoke again."""
     hours = known_hours(source)
     if len(hours) < SILENT_HOURS:
@@ -2893,10 +2923,10 @@ def find_pause(source: SourceTally) -> Odd | None:
         return None
     until = f"{moment(at) + pause:%a %d %b %H:%M}"
     text = f"it spoke again {until}, and no other pause was longer than {in_words(other[0])}"
-    return Odd(source=source.name, since=f"{at.decode()}:00:00Z", text=text, over=True)
+    return since_when(2, source.name, "was silent from", f"{at.decode()}:00:00Z", text)
 
 
-def find_floods(sources: Iterable[SourceTally], history: Sequence[Run]) -> tuple[Odd, ...]:
+def find_floods(sources: Iterable[SourceTally], history: Sequence[Run]) -> tuple[Advice, ...]:
     """Who suddenly writes many times as much as before, or for hours more than ever before."""
     floods, peaks = [], history[-1].peaks if history else {}
     for source in sources:
@@ -2909,7 +2939,8 @@ def find_floods(sources: Iterable[SourceTally], history: Sequence[Run]) -> tuple
             lasts = len(after) >= FLOOD_HOURS and least >= FLOOD_LINES / 2 and least > max(most, FLOOD_PEAK * usual)
             if (jumps or lasts) and max(after[:FLOOD_HOURS]) > 2 * peaks.get(excerpt(source.name), 0):
                 text, quote = f"{lines:,} lines an hour in place of {usual:,.0f}", excerpt(shape(source.busiest[1]))
-                floods.append(Odd(source=source.name, since=f"{hours[place].decode()}:00:00Z", text=text, quote=quote))
+                since = f"{hours[place].decode()}:00:00Z"
+                floods.append(since_when(2, source.name, "floods since", since, text, quote=quote))
                 break
     return tuple(floods)
 
@@ -2947,21 +2978,9 @@ def in_words(span: dt.timedelta) -> str:
 
 def recommend(analysis: Analysis) -> list[Advice]:
     """What to do, most urgent first; each row follows from figures, times or what the engine says."""
-    makers = (silence_rows, container_rows, incident_rows, change_rows, muted_rows, reading_rows, score_rows)
-    rows = sorted((row for rows in makers for row in rows(analysis)), key=lambda row: -row.urgency)
-    return rows[:ADVICE_MAX]
-
-
-def silence_rows(analysis: Analysis) -> Iterator[Advice]:
-    """Who does not speak any more, and who speaks too much."""
-    for odd in analysis.silent:
-        command = odd.look(parse_time(odd.since) - LOOK_AROUND, analysis.window[1]) if odd.look else ""
-        since = said_span(odd.since, odd.since)
-        text = f"{named([odd.source])} {'was silent from' if odd.over else 'is silent since'} {since}: {odd.text}"
-        yield Advice(urgency=3 - odd.over, text=text, sources=(odd.source,), since=odd.since, command=command)
-    for odd in analysis.floods:
-        text = f"{named([odd.source])} floods since {said_span(odd.since, odd.since)}: {odd.text}"
-        yield Advice(urgency=2, text=text, quote=odd.quote, sources=(odd.source,), since=odd.since)
+    makers = (container_rows, incident_rows, change_rows, muted_rows, reading_rows, score_rows)
+    rows = [*analysis.silent, *analysis.floods, *(row for rows in makers for row in rows(analysis))]
+    return sorted(rows, key=lambda row: -row.urgency)[:ADVICE_MAX]
 
 
 def container_rows(analysis: Analysis) -> Iterator[Advice]:
@@ -3420,8 +3439,8 @@ def render_json(analysis: Analysis) -> str:
             }
             for incident in analysis.incidents
         ],
-        "silent": [{"source": excerpt(odd.source), "since": odd.since} for odd in analysis.silent],
-        "floods": [{"source": excerpt(odd.source), "since": odd.since} for odd in analysis.floods],
+        "silent": [{"source": excerpt(row.sources[0]), "since": row.since} for row in analysis.silent],
+        "floods": [{"source": excerpt(row.sources[0]), "since": row.since} for row in analysis.floods],
         "anomalies": [
             {
                 "signal": anomaly.signal.key,
@@ -3771,30 +3790,21 @@ def read_pending(path: Path) -> list[str]:
 
 
 def send(settings: Settings, texts: Sequence[str]) -> tuple[list[str], str]:
-    """Post messages one after the other until one fails; what did not arrive and may be sent again, and why.
-
-    In a thread, because a server that drips its answer byte by byte keeps every timeout of a socket from firing.
-    """
+    """Post messages one after the other until one fails; what did not arrive and may be sent again, and why."""
     form = webhook_form(settings.webhook, settings.alert_format)
-    until = time.monotonic() + ALERT_DEADLINE_S
-    answers: list[tuple[bool, str]] = []
-
-    def post_all() -> None:
-        for text in texts:
-            arrived, answer = post(*webhook_request(settings.webhook, form, text, settings.alert_template), until)
-            answers.append((arrived or answer in REFUSALS, "" if arrived else answer))
-            if not answers[-1][0]:
-                return
-
-    thread = threading.Thread(target=post_all, daemon=True)
-    thread.start()
-    thread.join(ALERT_DEADLINE_S)
-    settled = sum(done for done, _ in answers)
-    silent = settled == len(answers) < len(texts)
-    reasons = [answer for _, answer in answers if answer] + (
-        [f"no answer within {ALERT_DEADLINE_S:.0f} s"] if silent else []
-    )
-    return list(texts[settled:]), reasons[-1] if reasons else ""
+    until, left, reason = time.monotonic() + ALERT_DEADLINE_S, list(texts), ""
+    try:  # no timeout of a socket fires while an answer drips
+        with time_limit(ALERT_DEADLINE_S, Overdue()):
+            while left:
+                request = webhook_request(settings.webhook, form, left[0], settings.alert_template)
+                arrived, answer = post(*request, until)
+                reason = reason if arrived else answer
+                if not arrived and answer not in REFUSALS:
+                    break
+                del left[0]
+    except Overdue:
+        reason = f"no answer within {ALERT_DEADLINE_S:.0f} s"
+    return left, reason
 
 
 def post(url: str, content: Mapping[str, Any], until: float) -> tuple[bool, str]:
@@ -3830,23 +3840,15 @@ def post(url: str, content: Mapping[str, Any], until: float) -> tuple[bool, str]
     return False, words
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a run ended: its exit code, and what there is to say of it."""
-
-    code: int = 1
-    text: str = ""
-
-
-def watched(settings: Settings, work: Callable[[], Ended], prog: str = PROG) -> int:
-    """The exit code of a run, of whose beginning and end the dead-man's switch is told."""
-    ended = Ended()
+def watched(settings: Settings, work: Callable[[], tuple[int, str]], prog: str = PROG) -> int:
+    """The exit code of a run, of whose beginning and end the dead-man's switch is told; `work` gives (code, text)."""
+    code, text = 1, ""
     ping(settings, "/start", prog=prog)
     try:
-        ended = work()
+        code, text = work()
     finally:
-        ping(settings, "/fail" if ended.code else "", ended.text, prog)
-    return ended.code
+        ping(settings, "/fail" if code else "", text, prog)
+    return code
 
 
 def ping(settings: Settings, event: str, text: str = "", prog: str = PROG) -> None:
@@ -3858,7 +3860,7 @@ def ping(settings: Settings, event: str, text: str = "", prog: str = PROG) -> No
     parts = urlsplit(settings.ping)
     url = parts._replace(path=parts.path.rstrip("/") + event).geturl()
     try:
-        with time_limit(PING_S, TimeoutError()):  # an answer that drips keeps every timeout of a socket from firing
+        with time_limit(PING_S, TimeoutError()):
             urlopen(Request(url, data=text.encode() or None), timeout=PING_S).close()  # noqa: S310  # nosec B310
     except Exception as error:  # noqa: BLE001  # its text may hold the URL
         reason = f"it answered {error.code}" if hasattr(error, "code") else type(error).__name__
@@ -3892,6 +3894,9 @@ DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
 ON: Kind = ("score or change", lambda v: v in {"score", "change"})
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
 TEMPLATE: Kind = ("JSON with {text} inside a string", lambda v: v == "" or is_template(v))
+SOURCES = dict.fromkeys(("containers", "exclude", "units", "services", "contexts"), TEXTS)
+ALERT = {"below": NUMBER, "format": FORM, "on": ON, "template": TEMPLATE}
+IGNORE = {"pattern": PATTERN, "problem": TEXT, "reason": TEXT, "container": TEXT, "until": DATE, "rate": NUMBER}
 CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "export", "ignore")
 WEEKLY_PARTS = ("heal", "modules", "agents", "limits", "smoke")  # read by weekly_self_heal.py
 CONFIG_NAME = "ai_log_analyzer.toml"
@@ -3967,40 +3972,29 @@ def check_pattern(pattern: str, name: str) -> None:
 def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
     """The settings with what the configuration changes; an unknown key is told with the nearest valid one."""
     signals = {signal.key: signal for signal in settings.signals}
-    for key, pattern in config_part(config, "signals", None, PATTERN).items():
+    for key, pattern in config_part(config, "signals", PATTERN).items():
         if not re.fullmatch("[a-z][a-z0-9_]*", key) or key == "lines":
             raise AnalyzerError(f"configuration: [signals] {excerpt(key)}: a key is a-z, 0-9 and _, and not `lines`", 2)
         known = signals.get(key) or Signal(key=key, label=key.replace("_", " ").title(), pattern=pattern)
         signals[key] = replace(known, pattern=pattern)
-    for key, weight in config_part(config, "weights", signals, NUMBER).items():
+    for key, weight in config_part(config, "weights", dict.fromkeys(signals, NUMBER)).items():
         signals[key] = replace(signals[key], weight=float(weight))
-    for key, threshold in config_part(config, "thresholds", signals, COUNT).items():
+    for key, threshold in config_part(config, "thresholds", dict.fromkeys(signals, COUNT)).items():
         signals[key] = replace(signals[key], threshold=threshold)
-    sources = config_part(config, "sources", ("containers", "exclude", "units", "services", "contexts"), TEXTS)
-    globs: dict[str, Any] = {kind: tuple(names) for kind, names in sources.items()}
-    alert = config_part(config, "alert", ("below", "format", "on", "template"), None)
-    export = config_part(config, "export", ("prometheus",), TEXT).get("prometheus")
-    below = checked(alert.get("below", settings.alert_below), "[alert] below", NUMBER)
-    form = checked(alert.get("format", settings.alert_format), "[alert] format", FORM)
+    changes: dict[str, Any] = {name: tuple(globs) for name, globs in config_part(config, "sources", SOURCES).items()}
+    changes |= {f"alert_{name}": value for name, value in config_part(config, "alert", ALERT).items()}
+    if export := config_part(config, "export", {"prometheus": TEXT}):
+        changes["export"] = settings.root / export["prometheus"]
     return replace(
         settings,
         signals=tuple(signals.values()),
-        subsystems={**settings.subsystems, **config_part(config, "subsystems", None, PATTERN)},
-        **globs,
-        alert_below=float(below),
-        alert_format=form,
-        alert_on=checked(alert.get("on", settings.alert_on), "[alert] on", ON),
-        alert_template=checked(alert.get("template", settings.alert_template), "[alert] template", TEMPLATE),
-        export=settings.root / export if export else None,
-        ignore=tuple(_ignore_rule(rule) for rule in checked(config.get("ignore", []), "[[ignore]]", TABLES)),
+        subsystems={**settings.subsystems, **config_part(config, "subsystems", PATTERN)},
+        ignore=tuple(_ignore_rule(rule) for rule in config_parts(config, "ignore", IGNORE)),
+        **changes,
     )
 
 
 def _ignore_rule(rule: Mapping[str, Any]) -> Ignore:
-    kinds = {"pattern": PATTERN, "problem": TEXT, "reason": TEXT, "container": TEXT, "until": DATE, "rate": NUMBER}
-    for key, value in rule.items():
-        known_key(key, kinds, "[[ignore]] ")
-        checked(value, f"[[ignore]] {key}", kinds[key])
     checked(rule.get("reason"), "[[ignore]] reason", TEXT)
     if "problem" in rule:
         return Ignore(**{"pattern": template_pattern(rule["problem"]), **rule})
@@ -4045,16 +4039,25 @@ def mute(settings: Settings, path: Path, args: argparse.Namespace) -> str:
     return rule
 
 
-def config_part(config: Mapping[str, Any], name: str, keys: Iterable[str] | None, kind: Kind | None) -> dict[str, Any]:
-    """One table of the configuration, its keys among `keys` (any, if None) and its values of one kind."""
-    part = config.get(name, {})
+def config_part(config: Mapping[str, Any], name: str, kinds: Kind | Mapping[str, Kind]) -> dict[str, Any]:
+    """One table of the configuration; empty when it is not there."""
+    return checked_part(config.get(name, {}), f"[{name}]", kinds)
+
+
+def config_parts(config: Mapping[str, Any], name: str, kinds: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    """All tables of a list."""
+    parts = checked(config.get(name, []), f"[[{name}]]", TABLES)
+    return [checked_part(part, f"[[{name}]]{f' {n}' if n > 1 else ''}", kinds) for n, part in enumerate(parts, 1)]
+
+
+def checked_part(part: Any, where: str, kinds: Kind | Mapping[str, Kind]) -> dict[str, Any]:
+    """A table, if its keys are known and its values of their kinds; with one kind any key is."""
     if not isinstance(part, dict):
-        raise AnalyzerError(f"configuration: {name} must be a table, [{name}]", 2)
+        raise AnalyzerError(f"configuration: {where} must be a table", 2)
     for key, value in part.items():
-        if keys is not None:
-            known_key(key, keys, f"[{name}] ")
-        if kind:
-            checked(value, f"[{name}] {excerpt(key)}", kind)
+        if isinstance(kinds, Mapping):
+            known_key(key, kinds, f"{where} ")
+        checked(value, f"{where} {excerpt(key)}", kinds[key] if isinstance(kinds, Mapping) else kinds)
     return part
 
 
@@ -4409,12 +4412,6 @@ class Console:
         print(f"\r\x1b[K      {line} · {left_s:.0f} s left\r", end="", file=sys.stderr, flush=True)
 
 
-def announce(settings: Settings, now: dt.datetime, console: Console) -> None:
-    """The head of the console output."""
-    console.say(f"{BAR}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{BAR}")
-    console.say(f"Analysis Date: {now:%Y-%m-%d}\nLog Period: Last {settings.period}\n")
-
-
 def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
     """Steps 1 and 2: analyse, and say what was found."""
     console.say("[1/4] Extracting container logs...")
@@ -4462,17 +4459,25 @@ def complain(error: AnalyzerError, prog: str = PROG) -> int:
 
 
 def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> int:
-    """One whole run, as its console output tells it."""
+    """One whole run, as its console output tells it; one that comes to no report is itself an alert."""
     console = Console(args.quiet or args.json)
-    announce(settings, now, console)
-    if args.dry_run:
-        return four_steps(args, settings, now, console).code
-    with only_run(settings):
-        return watched(settings, lambda: four_steps(args, settings, now, console))
+    console.say(f"{BAR}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{BAR}")
+    console.say(f"Analysis Date: {now:%Y-%m-%d}\nLog Period: Last {settings.period}\n")
+    try:
+        if args.dry_run:
+            return four_steps(args, settings, now, console)[0]
+        with only_run(settings):
+            return watched(settings, lambda: four_steps(args, settings, now, console))
+    except (AnalyzerError, OSError) as error:
+        reason = not_written(error) if isinstance(error, OSError) else error
+        if reason.code == 1:
+            with contextlib.suppress(OSError):  # the status folder may be what failed
+                deliver(settings, None, f"{title('❌ AI Log Analyzer', now)}\nThe check itself failed: {reason}")
+        raise reason from None
 
 
-def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, console: Console) -> Ended:
-    """Read, judge, write and send; how it ended."""
+def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, console: Console) -> tuple[int, str]:
+    """Read, judge, write and send; exit code and verdict."""
     analysis = extract(settings, now, console)
     console.say("[3/4] Generating intelligence summary...")
     for row in urgent_rows(analysis)[:PROBLEMS_SHOWN]:
@@ -4492,7 +4497,7 @@ def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, c
     partial = " (partial)" if analysis.partial else ""
     console.say(f"\n{BAR}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{BAR}")
     under = args.fail_under is not None and analysis.score < args.fail_under
-    return Ended(code or (4 if under else 0), analysis.verdict)
+    return code or (4 if under else 0), analysis.verdict
 
 
 def guarded(prog: str, work: Callable[[], int]) -> int:
@@ -4505,16 +4510,24 @@ def guarded(prog: str, work: Callable[[], int]) -> int:
     with contextlib.suppress(OSError):  # a sandbox may refuse it
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    # SIGTERM unwinds as Ctrl-C does, so that children are killed and no half-written file stays.
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with terminable():
-            return work()
+        return work()
     except AnalyzerError as error:
         return complain(error, prog)
     except OSError as error:
-        where = f"{excerpt(str(error.filename))}: " if error.filename else ""
-        return complain(AnalyzerError(f"the report could not be written: {where}{error.strerror}"), prog)
+        return complain(not_written(error), prog)
     except KeyboardInterrupt:
         return complain(AnalyzerError("interrupted; files are whole, as before or as after the run", 130), prog)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def not_written(error: OSError) -> AnalyzerError:
+    """What an operator is told when there is no report."""
+    where = f"{excerpt(str(error.filename))}: " if error.filename else ""
+    return AnalyzerError(f"the report could not be written: {where}{error.strerror}")
 
 
 def test_alert(settings: Settings) -> int:
@@ -4527,39 +4540,6 @@ def test_alert(settings: Settings) -> int:
     arrived, answer = post(*request, time.monotonic() + ALERT_DEADLINE_S)
     print(f"{form} message: {answer}")
     return 0 if arrived else complain(AnalyzerError("the test alert was not delivered", 3))
-
-
-@contextlib.contextmanager
-def failure_told(settings: Settings, now: dt.datetime) -> Iterator[None]:
-    """A run that comes to no report is itself an alert, unless another run is at it."""
-    try:
-        try:
-            yield
-        except OSError as error:
-            where = f"{excerpt(str(error.filename))}: " if error.filename else ""
-            raise AnalyzerError(f"the report could not be written: {where}{error.strerror}") from None
-    except AnalyzerError as error:
-        if error.code == 1:
-            with contextlib.suppress(OSError):  # the status folder may be what failed
-                deliver(settings, None, f"{title('❌ AI Log Analyzer', now)}\nThe check itself failed: {error}")
-        raise
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that children are killed and no half-written file stays."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -4578,10 +4558,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.mute is not None:
             Console(quiet=False).print(mute(settings, args.config or settings.root / CONFIG_NAME, args).rstrip("\n"))
             return 0
-        if args.test_alert:
-            return test_alert(settings)
-        with failure_told(settings, now):
-            return execute(args, settings, now)
+        return test_alert(settings) if args.test_alert else execute(args, settings, now)
 
     return guarded(PROG, work)
 

@@ -257,17 +257,13 @@ def kill_children() -> None:
                 os.killpg(int(pid), signal.SIGKILL)
 
 
-class Overdue(BaseException):
-    """A phase goes on beyond its limit. Nothing that a phase passes over."""
-
-
 def run_phase(phase: Phase, plan: Plan) -> Outcome:
     """A phase's outcome, also when it breaks or hangs."""
     limit_s = phase.limit_s or plan.settings.timeout_s + 60
     try:
-        with ala.time_limit(limit_s + GRACE_S, Overdue()):
+        with ala.time_limit(limit_s + GRACE_S, ala.Overdue()):
             return phase.work(plan, time.monotonic() + limit_s)
-    except Overdue:
+    except ala.Overdue:
         reason = f"it did not end and was cut at its limit of {limit_s:g} s"
     except ala.AnalyzerError as error:
         reason = str(error)
@@ -1192,12 +1188,10 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
     """The analyzer's settings and those of the weekly run, from the same places."""
     settings = ala.load_settings(args, environ)
     config = ala.read_config(args.config, settings.root)
-    modules = checked_part(config.get("modules", {}), "[modules]", {"include": ala.TEXTS, "exclude": ala.TEXTS})
-    heal = checked_part(config.get("heal", {}), "[heal]", {"restart": ala.TEXTS, "python": ala.TEXT})
-    limits = checked_part(config.get("limits", {}), "[limits]", dict.fromkeys(LIMITS, PAIR))
-    smoke = config.get("smoke", [])
-    if not isinstance(smoke, list):
-        raise ala.AnalyzerError("configuration: smoke must be a list of tables, [[smoke]]", 2)
+    modules = ala.config_part(config, "modules", {"include": ala.TEXTS, "exclude": ala.TEXTS})
+    heal = ala.config_part(config, "heal", {"restart": ala.TEXTS, "python": ala.TEXT})
+    limits = ala.config_part(config, "limits", dict.fromkeys(LIMITS, PAIR))
+    smoke = ala.checked(config.get("smoke", []), "[[smoke]]", ala.TABLES)
     return Plan(
         settings=settings,
         now=now,
@@ -1212,16 +1206,6 @@ def load_plan(args: argparse.Namespace, environ: Mapping[str, str], now: dt.date
     )
 
 
-def checked_part(part: Any, where: str, kinds: Mapping[str, ala.Kind]) -> dict[str, Any]:
-    """A table of the configuration, its keys known and its values of their kinds."""
-    if not isinstance(part, dict):
-        raise ala.AnalyzerError(f"configuration: {where} must be a table", 2)
-    for key, value in part.items():
-        ala.known_key(key, kinds, f"{where} ")
-        ala.checked(value, f"{where} {key}", kinds[key])
-    return part
-
-
 def parse_agents(config: Any, subsystems: Mapping[str, str]) -> tuple[Agent, ...]:
     """The subsystems as agents, with what the configuration says of them, and those that it adds."""
     if not isinstance(config, dict):
@@ -1229,7 +1213,7 @@ def parse_agents(config: Any, subsystems: Mapping[str, str]) -> tuple[Agent, ...
     agents = {name: Agent(name=name, pattern=pattern) for name, pattern in subsystems.items()}
     for name, given in config.items():
         where = f"[agents.{ala.excerpt(name)}]"
-        part = checked_part(given, where, {"modules": ala.TEXTS, "required": ala.TEXTS, "import": FLAG})
+        part = ala.checked_part(given, where, {"modules": ala.TEXTS, "required": ala.TEXTS, "import": FLAG})
         if name not in agents and not part.get("modules"):
             raise ala.AnalyzerError(f"configuration: {where} modules is missing", 2)
         agents[name] = replace(
@@ -1242,13 +1226,13 @@ def parse_agents(config: Any, subsystems: Mapping[str, str]) -> tuple[Agent, ...
     return tuple(agents.values())
 
 
-def parse_smoke(given: Any, where: str, root: Path) -> Smoke:
+def parse_smoke(given: Mapping[str, Any], where: str, root: Path) -> Smoke:
     """A configured smoke test."""
-    goals = [goal for goal in SMOKE_GOALS if isinstance(given, dict) and goal in given]
+    goals = [goal for goal in SMOKE_GOALS if goal in given]
     if len(goals) != 1:
         raise ala.AnalyzerError(f"configuration: {where} must have one of {', '.join(SMOKE_GOALS)}", 2)
     goal = goals[0]
-    test = checked_part(given, where, SMOKE_KEYS | SMOKE_GOALS[goal])
+    test = ala.checked_part(given, where, SMOKE_KEYS | SMOKE_GOALS[goal])
     probes: dict[str, Callable[[], Callable[[float], str]]] = {
         "url": lambda: partial(probe_url, test["url"], test.get("status", 200), test.get("contains", "")),
         "command": lambda: partial(probe_command, test["command"], test.get("exit", 0), root),
@@ -1292,8 +1276,8 @@ def run_phases(plan: Plan, phases: Sequence[Phase], args: argparse.Namespace, ou
             console.say(f"      Phase 1: {outcomes[1].words} – {reason}")
 
 
-def weekly(args: argparse.Namespace, plan: Plan) -> ala.Ended:
-    """The phases, the report and the messages; how it ended."""
+def weekly(args: argparse.Namespace, plan: Plan) -> tuple[int, str]:
+    """The phases, the report and the messages; exit code and the outcome in words."""
     outcomes: dict[int, Outcome] = {}
     code, console = 0, ala.Console(args.quiet)
     run_phases(plan, PHASES[:5], args, outcomes)
@@ -1320,7 +1304,7 @@ def weekly(args: argparse.Namespace, plan: Plan) -> ala.Ended:
     bad = {"failed": {"failed"}, "warning": {"failed", "warning"}}.get(args.fail_on, set[str]())
     under = args.fail_under is not None and analysis is not None and analysis.score < args.fail_under
     text = f"{STATES[worst(states)]} {counted(states, STATES)}{score}"
-    return ala.Ended(code or (4 if under or bad.intersection(states) else 0), text)
+    return code or (4 if under or bad.intersection(states) else 0), text
 
 
 def execute(args: argparse.Namespace, plan: Plan) -> int:
@@ -1328,7 +1312,7 @@ def execute(args: argparse.Namespace, plan: Plan) -> int:
     head = f"{ala.BAR}\nQUANTUM TRADER V3 - WEEKLY SELF-HEAL\n{ala.BAR}\nDate: {plan.now:%Y-%m-%d}\nRoot: {plan.root}\n"
     ala.Console(args.quiet).say(head)
     if plan.check:
-        return weekly(args, plan).code
+        return weekly(args, plan)[0]
     try:
         with ala.only_run(plan.settings):
             return ala.watched(plan.settings, lambda: weekly(args, plan), PROG)

@@ -119,7 +119,7 @@ def test_a_subsystem_that_fell_silent_is_told_at_the_next_run(tmp_path: Path) ->
         ala.publish(ala.analyze(settings, MONDAY))
     path.write_text("2026-11-19 10:00:00 fine\n" * 100)
     (silent,) = ala.analyze(settings, MONDAY + 7 * DAY).silent
-    assert (silent.source, silent.since) == ("EventBus", "2026-11-16T00:00:00Z")
+    assert (silent.sources[0], silent.since) == ("EventBus", "2026-11-16T00:00:00Z")
 
 
 def test_years_of_hours_are_judged_in_a_moment(tmp_path: Path) -> None:
