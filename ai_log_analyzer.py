@@ -1851,7 +1851,7 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     re.IGNORECASE,
 )
 _ID = re.compile(
-    r"[A-Z]{2}[0-9a-f]{32}|[1-9A-HJ-NP-Za-km-z]{43,44}(?:[1-9A-HJ-NP-Za-km-z]{43,44})?|Qm\w{44}|sha\d+[-/].*"
+    r"[A-Z]{2}[0-9a-f]{32}|[1-9A-HJ-NP-Za-km-z]{43,44}(?:[1-9A-HJ-NP-Za-km-z]{43,44})?|(?:Qm|12D3KooW)\w{44}|sha\d+[-/].*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
@@ -1859,7 +1859,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
-    r"|fingerprint|etag|integrity|boundary))\W{1,4}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
+    r"|fingerprint|etag(?: W)?|integrity|boundary))\W{1,4}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_type, secretName, password_file
@@ -1919,18 +1919,25 @@ def _dense(hit: Hit) -> bool:
 
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
-    return bool(_ID.fullmatch(hit["s"]) or _ID_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()]))
+    named = _ID.fullmatch(hit["s"]) and "keypair" not in hit.string
+    return bool(named or _ID_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()]))
 
 
 def _beside(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
-    if not _SPEAKS_OF_ONE.search(hit.string) or re.search(r"^/|[@\\…]|://|%[0-9A-F]{2}|&\w+$", value):
+    if not _SPEAKS_OF_ONE.search(hit.string) or re.search(
+        r"^/|[@\\…]|://|%[0-9A-F]{2}|&(?:quot|amp|[lg]t|apos|#\d+)$", value
+    ):
         return False
     symbols = re.search(r"[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value) and re.search(
         r"(?=.*\d).*[A-Za-z]", value
     )
     return bool(symbols) or ((_is_dense(value, 12) or bool(_KEY_256.fullmatch(value))) and not _is_id(hit))
+
+
+def _cookie(hit: Hit) -> bool:
+    return any(_is_random(pair.partition("=")[2]) for pair in hit["s"].split(";"))
 
 
 def _credential(hit: Hit) -> bool:
@@ -1957,8 +1964,10 @@ def _labelled(hit: Hit) -> bool:
     prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
     if kind == "key":  # of an interface, unless it finds something
         owner = _OWNER.search(hit.string[max(0, hit.start() - 40) : hit.start()])
-        named = re.fullmatch("(?:0x)?[0-9a-f]{32,}", value) and re.search("(?i)secret|wallet|passphrase", hit.string)
-        return _is_dense(value) or bool(named or (owner and _is_random(value, 20)))
+        named = re.fullmatch("(?:0x)?[0-9a-f]{32,}", value) and re.search(
+            "(?i)secret|wallet|passphrase|signer", hit.string
+        )
+        return (_is_dense(value) and not _PUBLIC.match(value)) or bool(named or (owner and _is_random(value, 20)))
     if (kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose):
         told = re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value)
         return bool(told) or _is_random(value)
@@ -1982,8 +1991,8 @@ _LABEL = (
     r"|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
-    r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])pw)"
-    rf"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|auth|signature|sign|sig|seed|csrf)"
+    r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
+    rf"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf)"
     rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?:key|pk\b)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
@@ -2029,7 +2038,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\"[^\"\n]*\"|[^\s\"',\])}]+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
-        ("cookie", _always, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age|path=|domain)",
+        ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age|path=|domain)",
          r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
         ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)",
@@ -2040,10 +2049,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
          r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
          r"|[^\s\"'<>]{1,300}))@"),
-        ("bearer basic auth hook ping services trigger", _random,
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic", _random,
          r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
          r"|/services/(?=T\w+/B)",
-         r"|/(?:webhook\w*|hooks?|ping|trigger\w*)/(?:send\?key=)?)",
+         r"|/(?:(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic)[\w-]*)/(?:send\?key=|[\w-]{1,12}/)?)",
          r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
@@ -2058,18 +2067,18 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create|__construct|unlockaccount",
-         r"|from_key)\(|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
+        ("( args params unlock", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
+         r"|from_key)\(|unlockaccount[^\n\"]{0,12}(?=\"0x)|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
-        ("mysql mariadb auth /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
+        ("mysql mariadb auth connect construct /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
          " identified |554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth|\blogin)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
+         rf"|(?:(?:\bauth[=:][ \t]*|basicauth|\blogin)\(|(?:connect|__construct)\({_QUOTED},)[ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
          r"|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|[^|\n]*passwo?r?d))",
          r"|\|554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
@@ -2151,7 +2160,9 @@ def _struck(text: str, literal: Iterable[str]) -> str:
     return text
 
 
-_LETTER = re.compile(r"(?:%(?:25)*|(?<!\\)\\++(?:u00|x))((?:[46][1-9a-f]|[57][0-9a]|3[0-9]))", re.IGNORECASE)
+_LETTER = re.compile(
+    r"(?:%(?:25)*|(?<!\\)\\++(?:u00|x)(?=[3-7]|20))(20(?<!%20)(?<!%2520)|[46][1-9a-f]|[57][0-9a]|3[0-9])", re.IGNORECASE
+)
 _ESCAPE = re.compile(
     r"(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|u(?:20[0-6][0-9a-f]|feff|00ad)|(?=[/\"']))", re.IGNORECASE
 )
