@@ -1859,7 +1859,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
-    r"|fingerprint|etag(?: W)?|integrity|boundary))\W{1,4}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
+    r"|fingerprint|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_type, secretName, password_file
@@ -1878,7 +1878,7 @@ _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cac
     r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 _SPEAKS_OF_ONE = re.compile(
-    r"(?i)passw|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha|парол|パスワード|密[码碼]"
+    r"(?i)passw|cookie|invalid user|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha|парол|パスワード|密[码碼]"
     r"|비밀번호|has[lł]o|l[oö]senord|[sş]ifre|parola|mot de passe|كلمة"
 )
 _KEY_256 = re.compile("(?:0x)?[0-9a-f]{64}")
@@ -1919,7 +1919,7 @@ def _dense(hit: Hit) -> bool:
 
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
-    named = _ID.fullmatch(hit["s"]) and "keypair" not in hit.string
+    named = _ID.fullmatch(hit["s"]) and not re.search("(?i)keypair|private", hit.string)
     return bool(named or _ID_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()]))
 
 
@@ -1933,7 +1933,7 @@ def _beside(hit: Hit) -> bool:
     symbols = re.search(r"[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value) and re.search(
         r"(?=.*\d).*[A-Za-z]", value
     )
-    return bool(symbols) or ((_is_dense(value, 12) or bool(_KEY_256.fullmatch(value))) and not _is_id(hit))
+    return bool(symbols or _is_dense(value, 12) or _KEY_256.fullmatch(value)) and not _is_id(hit)
 
 
 def _cookie(hit: Hit) -> bool:
@@ -1964,7 +1964,7 @@ def _labelled(hit: Hit) -> bool:
     prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
     if kind == "key":  # of an interface, unless it finds something
         owner = _OWNER.search(hit.string[max(0, hit.start() - 40) : hit.start()])
-        named = re.fullmatch("(?:0x)?[0-9a-f]{32,}", value) and re.search(
+        named = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
             "(?i)secret|wallet|passphrase|signer", hit.string
         )
         return (_is_dense(value) and not _PUBLIC.match(value)) or bool(named or (owner and _is_random(value, 20)))
@@ -1987,7 +1987,7 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密[码碼]|парол[ья]|mot de passe|contrasena|senha|kennwort|wachtwoord"
-    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b"
+    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b|erlang[ _]cookie"
     r"|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
@@ -2031,9 +2031,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # PEM without its beginning; the words before the base64 stay
         ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
         # seed phrases: numbered words, or words with one and the same gap
-        ("mnemonic seed recovery backup wallet", _always, r"(?:mnemonic|seed|recovery|backup|wallet)[\w ]{0,20}\W{1,6}",
+        ("mnemonic seed recovery backup wallet phrase passw", _always,
+         r"(?:mnemonic|seed|recovery|backup|wallet|phrase|app pass)[\w ]{0,20}\W{1,6}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+",
-         r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+))"),
+         r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)|(?<=password )[a-z]{4}(?: [a-z]{4}){3}\b)"),
         ("authorization", _credential,
          r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
@@ -2049,10 +2050,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
          r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
          r"|[^\s\"'<>]{1,300}))@"),
-        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic", _random,
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic code=", _random,
          r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
          r"|/services/(?=T\w+/B)",
-         r"|/(?:(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic)[\w-]*)/(?:send\?key=|[\w-]{1,12}/)?)",
+         r"|/(?:(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic)[\w-]*)/(?:send\?key=|[\w-]{1,12}/)?|[?&]code=(?=[\w-]{16}))",
          r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
@@ -2072,16 +2073,16 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
         ("mysql mariadb auth connect construct /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
-         " identified |554= add_user",
+         " identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
          rf"|(?:(?:\bauth[=:][ \t]*|basicauth|\blogin)\(|(?:connect|__construct)\({_QUOTED},)[ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
-         r"|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
+         r"|\blogin[ ]+\"[^\"]*\"[ ]+|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|[^|\n]*passwo?r?d))",
-         r"|\|554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
+         r"|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
          r"|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
          r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
@@ -2092,10 +2093,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
          r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?",
-         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#]>?)*[ \t]*[\"']?(?:G-)?",
+         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))|\byour [\w -]{0,30}code is ",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw pk psk kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
+        ("pass pw pk psk erlang kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
          " csrf community", _labelled,
          rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
