@@ -1831,13 +1831,11 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
     r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
-    r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default"
-    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
-    r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
-    r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
-    r"|loading|configured|verified|checking|must|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and"
-    r"|or|user|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok"
-    r"|(?:must|should|cannot|is|was|has|does)(?: [\w']+)+\.?"
+    r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
+    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|mis-?match(?:ed)?|absent|found|not"
+    r"|hidden|masked|filtered|protected|encrypted|sensitive|changed|updated|reset|rotated|created|accepted|rejected"
+    r"|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded|configured"
+    r"|verified|from|via|using|with|chauthtok"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|cfg|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
@@ -1926,14 +1924,13 @@ def _is_id(hit: Hit) -> bool:
 def _beside(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
-    if not _SPEAKS_OF_ONE.search(hit.string) or re.search(
-        r"^/|[@\\…]|://|%[0-9A-F]{2}|&(?:quot|amp|[lg]t|apos|#\d+)$", value
-    ):
+    if re.search(r"^/|[@\\…]|://|%[0-9A-F]{2}|&(?:quot|amp|[lg]t|apos|#\d+)$", value):
         return False
-    symbols = re.search(r"[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value) and re.search(
-        r"(?=.*\d).*[A-Za-z]", value
-    )
-    return bool(symbols or _is_dense(value, 12) or _KEY_256.fullmatch(value)) and not _is_id(hit)
+    if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w[!^]\w", value):  # whatever the line speaks of
+        return True
+    symbols = re.search(r"(?=.*\d)(?=.*[A-Za-z]).*[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value)
+    like_one = symbols or _is_dense(value, 12) or _KEY_256.fullmatch(value)
+    return bool(like_one and _SPEAKS_OF_ONE.search(hit.string)) and not _is_id(hit)
 
 
 def _cookie(hit: Hit) -> bool:
@@ -3093,6 +3090,7 @@ SCALES = ((1, 24), (6, 28), (24, 28))
 ROWS_MAX = 15
 DAYS_MAX = 31  # columns of a problem's sparkline
 URGENCY = ("", "", "🟠 ", "🔴 ")
+Item = TypeVar("Item")
 LAST_SUCCESS = "last_success_timestamp_seconds"
 
 
@@ -3222,39 +3220,42 @@ def _when(analysis: Analysis) -> list[str]:
     return ["\n".join([legend, "```text", *clock, *rows[-ROWS_MAX:], "```", *words])]
 
 
+def _list(items: Sequence[Item], rows_of: Callable[[Item], Iterable[str]], most: int = TABLE_MAX) -> list[str]:
+    """The rows of the first items, and how many others there are."""
+    more = [f"- … and {len(items) - most:,} more"] if len(items) > most else []
+    return [row for item in items[:most] for row in rows_of(item)] + more
+
+
 def _changed(analysis: Analysis) -> list[str]:
     """The changed problems with an excerpt each, and what is gone."""
-    changed, parts, rows = analysis.changed, list[str](), list[str]()
-    if changed is None:
-        parts.append("no history yet: the next run compares with this one.")
-    elif not changed:
-        parts.append(f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}.")
-    for problem in (changed or ())[:PROBLEMS_SHOWN]:
-        hint = [] if rows else [f"  - to hide it: `{PROG} --mute {problem.id} --reason …`"]
-        rows += _problem_rows(
-            analysis, problem, f"🆕 **{problem.count:,} × {problem.level}** #{problem.id} ({problem.known})"
-        )
-        rows += (_command_row(problem) or [f"  - {_span(excerpt(problem.example), 4)}"]) + hint
-    rows += [f"- … and {len(changed) - PROBLEMS_SHOWN:,} more"] if changed and len(changed) > PROBLEMS_SHOWN else []
-    parts += ["\n".join(rows)] if rows else []
-    if analysis.gone:
-        parts.append(
-            f"Gone since {analysis.compared[-1]}: {len(analysis.gone)}, such as {_span(analysis.gone[0], 50)}."
-        )
+    if analysis.changed is None:
+        return ["no history yet: the next run compares with this one."]
+    changed = analysis.changed
+
+    def rows_of(problem: Problem) -> list[str]:
+        head = f"🆕 **{problem.count:,} × {problem.level}** #{problem.id} ({problem.known})"
+        shown = _command_row(problem) or [f"  - {_span(excerpt(problem.example), 4)}"]
+        hint = [f"  - to hide it: `{PROG} --mute {problem.id} --reason …`"] if problem is changed[0] else []
+        return _problem_rows(analysis, problem, head) + shown + hint
+
+    none = f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}."
+    parts = ["\n".join(_list(changed, rows_of, PROBLEMS_SHOWN)) or none]
+    if gone := analysis.gone:
+        parts.append(f"Gone since {analysis.compared[-1]}: {len(gone)}, such as {_span(gone[0], 50)}.")
     return parts
 
 
 def _top(analysis: Analysis) -> list[str]:
     """The most severe and most frequent ones of the other problems."""
     others = [problem for problem in analysis.problems if not problem.changed]
-    rows = []
-    for problem in others[:PROBLEMS_SHOWN]:
-        rows += _problem_rows(analysis, problem, f"**{problem.count:,} × {problem.level}** #{problem.id}")
-        rows += _command_row(problem)
-    rows += [f"- … and {len(others) - PROBLEMS_SHOWN:,} more"] if len(others) > PROBLEMS_SHOWN else []
+
+    def rows_of(problem: Problem) -> list[str]:
+        head = f"**{problem.count:,} × {problem.level}** #{problem.id}"
+        return _problem_rows(analysis, problem, head) + _command_row(problem)
+
     lumped = sum(problem.count for problem in others if problem.template == OTHER)
     note = [f"{lumped:,} events of problems beyond the most frequent ones are counted as {OTHER}."] if lumped else []
-    return ["\n".join(rows), *note] if rows else []
+    return ["\n".join(_list(others, rows_of, PROBLEMS_SHOWN)), *note] if others else []
 
 
 def _problem_rows(analysis: Analysis, problem: Problem, head: str) -> list[str]:
@@ -3360,28 +3361,27 @@ def _coverage(coverage: Sequence[Coverage]) -> list[str]:
     empty = f", {states['empty']} without a line" if states["empty"] else ""
     timeless = [source.name for source in coverage if source.lines and not source.first]
     without = f" Without times: {named(timeless)}." if timeless else ""
-    odd, rows = [source for source in coverage if source.state != "whole"], []
-    for source in odd[:TABLE_MAX]:
+
+    def rows_of(source: Coverage) -> list[str]:
         period = f", {said_span(source.first, source.last)}" if source.first else ""
         head = f"- {named([source.name])}: **{source.state}**, {source.lines:,} lines{period}"
+        reason = cell(shorten(source.reason, WIDTH - 8))
         fits = len(head) + len(source.reason) < WIDTH - 6
-        why = f"{' – ' if fits else chr(10) + '  - '}{cell(shorten(source.reason, WIDTH - 8))}" if source.reason else ""
-        rows.append(head + why)
-    rows += [f"- … and {len(odd) - TABLE_MAX:,} more"] if len(odd) > TABLE_MAX else []
+        return [f"{head} – {reason}"] if reason and fits else [head, *([f"  - {reason}"] if reason else [])]
+
     whole = f"{states['whole'] + states['empty']} of {len(coverage)} sources read whole{empty}.{without}"
-    return ["\n".join([whole, *rows])]
+    return ["\n".join([whole, *_list([source for source in coverage if source.state != "whole"], rows_of)])]
 
 
 def _containers(facts: Sequence[Facts]) -> list[str]:
     """The containers worth a look, from what the engine says of them."""
+
+    def rows_of(fact: Facts) -> list[str]:
+        return [f"- {named([fact.name])}: **{fact.status}**, {cell(fact.finding.removeprefix(f'{fact.status}, '))}"]
+
     odd = [fact for fact in facts if fact.finding]
-    rows = [
-        f"- {named([fact.name])}: **{fact.status}**, {cell(fact.finding.removeprefix(f'{fact.status}, '))}"
-        for fact in odd[:TABLE_MAX]
-    ]
-    rows += [f"- … and {len(odd) - TABLE_MAX:,} more"] if len(odd) > TABLE_MAX else []
     usual = f"{len(facts) - len(odd)} of {len(facts)} containers show nothing unusual."
-    return ["\n".join([usual, *rows])] if facts else []
+    return ["\n".join([usual, *_list(odd, rows_of)])] if facts else []
 
 
 def _render_anomalies(anomalies: Sequence[Anomaly]) -> Iterator[str]:
