@@ -1924,9 +1924,9 @@ def _is_id(hit: Hit) -> bool:
 def _beside(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
-    if re.search(r"^/|[@\\…]|://|%[0-9A-F]{2}|&(?:quot|amp|[lg]t|apos|#\d+)$", value):
+    if re.search(r"^/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$", value):
         return False
-    if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w[!^]\w", value):  # whatever the line speaks of
+    if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w[!^]+(?:\w|$)", value):  # whatever the line speaks of
         return True
     symbols = re.search(r"(?=.*\d)(?=.*[A-Za-z]).*[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value)
     like_one = symbols or _is_dense(value, 12) or _KEY_256.fullmatch(value)
@@ -1994,13 +1994,13 @@ _LABEL = (
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
-    r"(?P<sep>\\*[\"'`]{0,2}\]?[ \t]*"
+    r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*"
     r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
-    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]+)?(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
+    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
     r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
@@ -2032,6 +2032,9 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?:mnemonic|seed|recovery|backup|wallet|phrase|app pass)[\w ]{0,20}\W{1,6}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+",
          r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)|(?<=password )[a-z]{4}(?: [a-z]{4}){3}\b)"),
+        # keys as lists of numbers
+        ("key secret psk", _always, r"(?:key|secret|psk)\b[^\n=:]{0,40}[=:][ \[]{0,2}",
+         r"(?=\d{1,3}(?:,[ ]?|[ ])\d|[0-9a-f]{2}[ ][0-9a-f]{2}[ ])(?P<s>(?:\w{1,3}(?:,[ ]?|[ ])){15,}\w{1,3})"),
         ("authorization", _credential,
          r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
@@ -2057,7 +2060,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
-         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
+         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
          r"|(?<=://)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
          r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
@@ -2065,20 +2068,20 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
          r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params unlock", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
-         r"|from_key)\(|unlockaccount[^\n\"]{0,12}(?=\"0x)|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
+         r"|from_key)\(|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines and statements in which the password has no label of its own
-        ("mysql mariadb auth connect construct /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
+        ("mysql mariadb auth connect construct bind unlock /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
          " identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
-         rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t]){_OPTIONS}(?-i:-P){_THEN}",
+         rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P){_THEN}",
          rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
-         rf"|(?:(?:\bauth[=:][ \t]*|basicauth|\blogin)\(|(?:connect|__construct)\({_QUOTED},)[ \t]*{_QUOTED},[ \t]*(?=[\"'])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
-         r"|\blogin[ ]+\"[^\"]*\"[ ]+|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
-         r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|\w+[ \t]+login|[^|\n]*passwo?r?d))",
+         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:connect|_construct|bind|login|unlockAccount)[^\w\n][^()\n]{{0,200}}?,[ \t]*(?={_QUOTED}(?:,[ ]?\w+)?[)\]])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
+         r"|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
+         r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|cryptsetup|\w+[ \t]+login|[^|\n]*passwo?r?d))",
          r"|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
          r"|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
@@ -2098,7 +2101,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
         ("$ -", bool, r"(?P<s>(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}",
-         r"|[A-Z\d]{5}(?:-[A-Z\d]{5}){3,})(?![\w-]))|\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
+         r"|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))|\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
          r"|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
         # what looks like a password in a line that speaks of one
         ("", _beside, r"(?<![^\s\"'`<>(){}\[\]=:,;])(?P<s>[^\s\"'`<>(){}\[\]=:,;]{8,72})(?![^\s\"'`<>(){}\[\]=:,;])"),
