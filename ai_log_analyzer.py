@@ -1830,7 +1830,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|mis-?match(?:ed)?|absent|found|not"
     r"|hidden|masked|filtered|protected|encrypted|sensitive|changed|updated|reset|rotated|created|accepted|rejected"
@@ -1857,13 +1857,11 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
-    r"|fingerprint|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
+    r"|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
-_OTHER_THING = re.compile(  # token_type, secretName, password_file
-    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn|ref"
-    r"|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|scope|policy|mode|method"
-    r"|format)s?(?![a-z]))"
+_OTHER_THING = re.compile(  # token_id, secretName
+    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|name|file|address|arn|digest|fingerprint)s?(?![a-z]))"
 )
 _SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
     r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|str|prod|dev"
@@ -1947,10 +1945,10 @@ def _credential(hit: Hit) -> bool:
 def _labelled(hit: Hit) -> bool:
     """Whether label, suffix, separator and value together say: a secret."""
     name, value = hit["name"], hit["s"].strip()
-    label = list(_ANY_LABEL.finditer(name))[-1]
-    suffix, kind = name[label.end() :], label.lastgroup
+    label = list(_ANY_LABEL.finditer(hit.string, *hit.span("name")))[-1]
+    suffix, kind = hit.string[label.end() : hit.end("name")], label.lastgroup
     same = _SAME_THING.fullmatch(suffix)
-    camel = name[label.end() - 1].islower() and suffix[:1].isupper()
+    camel = label[0][-1].islower() and suffix[:1].isupper()
     glued = suffix[:1].isalpha() and not camel and not same  # secretary, tokenizer
     if glued or _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
         return False
@@ -1969,7 +1967,8 @@ def _labelled(hit: Hit) -> bool:
         told = re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value)
         return bool(told) or _is_random(value)
     if kind == "weak":
-        no_secret = label[0].lower() == "session" and (soft or _UUID.fullmatch(value))
+        no_secret = label[0].lower() in {"session", "session id"} and (soft or _UUID.fullmatch(value))
+        no_secret = no_secret or "hash" in suffix.lower()
         return _is_random(value) and not (no_secret or _ID.fullmatch(value))
     if prose or not same:
         return _is_random(value)
@@ -1984,7 +1983,7 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密[码碼]|парол[ья]|mot de passe|contrasena|senha|kennwort|wachtwoord"
-    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b|erlang[ _]cookie"
+    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b|erlang[ _]cookie|(?<=-)setcookie"
     r"|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
     r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
@@ -2038,7 +2037,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("authorization", _credential,
          r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
-         r"(?:(?:[\w-]+=\"[^\"\n]*\"|[^\s\"',\])}]+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
+         r"(?:(?:[\w-]+=\"[^\"\n]*\"|(?:(?!\\+[rn])[^\s\"',\])}])+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
         ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age|path=|domain)",
          r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
@@ -2096,7 +2095,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))|\byour [\w -]{0,30}code is ",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw pk psk erlang kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
+        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
          " csrf community", _labelled,
          rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
