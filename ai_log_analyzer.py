@@ -1830,7 +1830,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|mis-?match(?:ed)?|absent|found|not"
     r"|hidden|masked|filtered|protected|encrypted|sensitive|changed|updated|reset|rotated|created|accepted|rejected"
@@ -1952,7 +1952,15 @@ def _labelled(hit: Hit) -> bool:
     glued = suffix[:1].isalpha() and not camel and not same  # secretary, tokenizer
     if glued or _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
         return False
-    if hit["q"] and re.match(r"\\*[\"']:", hit.string[hit.end("s") :]):  # the next key of a schema
+    after = hit.string[hit.end("s") :]
+    if hit["q"] and re.match(r"\\*[\"']:", after):  # the next key of a schema
+        return False
+    if (
+        not hit["q"]
+        and ":" in hit["sep"]
+        and "phrase" not in name.lower()
+        and re.match(r"[a-z]+ [a-z]+(?![\w=:])", value + after)
+    ):  # a sentence
         return False
     soft = hit["soft"] is not None
     flag = soft and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
