@@ -1830,7 +1830,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|mis-?match(?:ed)?|absent|found|not"
     r"|hidden|masked|filtered|protected|encrypted|sensitive|changed|updated|reset|rotated|created|accepted|rejected"
@@ -1932,7 +1932,7 @@ def _beside(hit: Hit) -> bool:
 
 
 def _cookie(hit: Hit) -> bool:
-    return any(_is_random(pair.partition("=")[2]) for pair in hit["s"].split(";"))
+    return any(_is_random(unquote(pair.partition("=")[2])) for pair in hit["s"].split(";"))
 
 
 def _credential(hit: Hit) -> bool:
@@ -2001,7 +2001,7 @@ _LABEL = (
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
-    r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*"
+    r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*(?:\([^()\n]{1,40}\)[ \t]*)?"
     r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
@@ -2057,10 +2057,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
          r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
          r"|[^\s\"'<>]{1,300}))@"),
-        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic code=", _random,
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key /token code=", _random,
          r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
          r"|/services/(?=T\w+/B)",
-         r"|/(?:(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic)[\w-]*)/(?:send\?key=|[\w-]{1,12}/)?|[?&]code=(?=[\w-]{16}))",
+         r"|/(?:(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic|key|token)[\w-]*)/(?:send\?key=|[\w-]{1,12}/)?|[?&]code=(?=[\w-]{16}))",
          r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
@@ -2090,7 +2090,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|cryptsetup|\w+[ \t]+login|[^|\n]*passwo?r?d))",
          r"|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
-         r"|\bsetuser[ \t][^\n]{1,99}?[ \t]>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
+         r"|\bsetuser\b[^\n]{1,99}?[ \t]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
          r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
          r"[\"']?[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
@@ -2113,7 +2113,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # what looks like a password in a line that speaks of one
         ("", _beside, r"(?<![^\s\"'`<>(){}\[\]=:,;])(?P<s>[^\s\"'`<>(){}\[\]=:,;]{8,72})(?![^\s\"'`<>(){}\[\]=:,;])"),
         # bare base64, but no mangled C++ or Rust name
-        ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
+        ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
 )  # fmt: skip
 
