@@ -1830,17 +1830,16 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
+    r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
-    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|mis-?match(?:ed)?|absent|found|not"
-    r"|hidden|masked|filtered|protected|encrypted|sensitive|changed|updated|reset|rotated|created|accepted|rejected"
-    r"|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded|configured"
-    r"|verified|from|via|using|with|chauthtok"
+    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
+    r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
+    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
-    r"|(?:self|os|this|config|cfg|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
-    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*"
-    r"|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/(?:tmp|root|home|opt|app|data|srv|work)"
+    r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
+    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/(?:tmp|root|home|opt|app|data)"
     r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]",
     re.IGNORECASE,
 )
@@ -1848,39 +1847,34 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]",
     re.IGNORECASE,
 )
-_ID = re.compile(
-    r"[A-Z]{2}[0-9a-f]{32}|[1-9A-HJ-NP-Za-km-z]{43,44}(?:[1-9A-HJ-NP-Za-km-z]{43,44})?|(?:Qm|12D3KooW)\w{44}|sha\d+[-/].*"
-)
+_B58 = r"[1-9A-HJ-NP-Za-km-z]{43,44}"  # a key or an address of Solana; twice as long a signature
+_ID = re.compile(rf"[A-Z]{{2}}[0-9a-f]{{32}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|sha\d+[-/].*")
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_KEY_256 = re.compile(r"(?:0x)?[0-9a-f]{64}")
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*|digest"
-    r"|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
+    r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*"
+    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_id, secretName
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|name|file|address|arn|digest|fingerprint)s?(?![a-z]))"
 )
 _SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
-    r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|str|prod|dev"
-    r"|test|live|staging|main|default|key|(?-i:[A-Z]{1,3})))*"
+    r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|prod|dev|test|live"
+    r"|staging|default|key|(?-i:[A-Z]{1,3})))*"
 )
-_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
-    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group"
-    r"|shard|event|message|msg|index|lock|record|request|hash|map|bucket|unique|dedup\w*|state|host|ssh)[_-]?$)"
+    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|shard|event"
+    r"|message|msg|index|lock|record|request|hash|map|bucket|unique|dedup\w*|state|host|ssh)[_-]?$)"
     r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 _SPEAKS_OF_ONE = re.compile(
-    r"(?i)passw|cookie|invalid user|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha|парол|パスワード|密[码碼]"
-    r"|비밀번호|has[lł]o|l[oö]senord|[sş]ifre|parola|mot de passe|كلمة"
-)
-_KEY_256 = re.compile("(?:0x)?[0-9a-f]{64}")
-_SECRET_NAME = re.compile(  # of an environment variable
-    r"(?i)webhook|ping_url|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
-    r"(?!.*_(?:file|path|dir|id|name|type|count|ttl)$)"
+    r"(?i)passw|cookie|invalid user|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha"
+    r"|парол|パスワード|密[码碼]|비밀번호|has[lł]o|l[oö]senord|[sş]ifre|parola|mot de passe|كلمة"
 )
 Hit = re.Match[str]
 
@@ -1919,7 +1913,7 @@ def _is_id(hit: Hit) -> bool:
     return bool(named or _ID_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()]))
 
 
-def _beside(hit: Hit) -> bool:
+def _like_one(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
     if re.search(r"^/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$", value):
@@ -1944,48 +1938,44 @@ def _credential(hit: Hit) -> bool:
 
 def _labelled(hit: Hit) -> bool:
     """Whether label, suffix, separator and value together say: a secret."""
-    name, value = hit["name"], hit["s"].strip()
+    value, after = hit["s"].strip(), hit.string[hit.end("s") :]
     label = list(_ANY_LABEL.finditer(hit.string, *hit.span("name")))[-1]
-    suffix, kind = hit.string[label.end() : hit.end("name")], label.lastgroup
-    same = _SAME_THING.fullmatch(suffix)
-    camel = label[0][-1].islower() and suffix[:1].isupper()
-    glued = suffix[:1].isalpha() and not camel and not same  # secretary, tokenizer
-    if glued or _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
+    suffix, kind, word = hit.string[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
+    if _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
         return False
-    after = hit.string[hit.end("s") :]
     if hit["q"] and re.match(r"\\*[\"']:", after):  # the next key of a schema
         return False
     if (
         not hit["q"]
         and ":" in hit["sep"]
-        and "phrase" not in name.lower()
+        and "phrase" not in word
         and re.match(r"[a-z]+ [a-z]+(?![\w=:])", value + after)
-    ):  # a sentence
-        return False
+    ):
+        return False  # a sentence
+    before = hit.string[max(0, hit.start() - 40) : hit.start()]
     soft = hit["soft"] is not None
-    flag = soft and _FLAG_BEFORE.search(hit.string[max(0, hit.start() - 40) : hit.start()])
-    prose = soft and not flag and not (hit["q"] and name.lower().startswith("passw"))
-    if kind == "key":  # of an interface, unless it finds something
-        owner = _OWNER.search(hit.string[max(0, hit.start() - 40) : hit.start()])
+    flag = soft and _FLAG_BEFORE.search(before)
+    prose = soft and not flag and not (hit["q"] and word.startswith("passw"))
+    if kind == "key":
         named = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
-            "(?i)secret|wallet|passphrase|signer", hit.string
+            "(?i)secret|wallet|phrase|signer", hit.string
         )
-        return (_is_dense(value) and not _PUBLIC.match(value)) or bool(named or (owner and _is_random(value, 20)))
-    if (kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose):
-        told = re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value)
-        return bool(told) or _is_random(value)
+        owned = _OWNER.search(before) and _is_random(value, 20)
+        return bool(named or owned) or (_is_dense(value) and not _PUBLIC.match(value))
+    if ((kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose)) and re.fullmatch(
+        r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value
+    ):
+        return True
     if kind == "weak":
-        no_secret = label[0].lower() in {"session", "session id"} and (soft or _UUID.fullmatch(value))
-        no_secret = no_secret or "hash" in suffix.lower()
-        return _is_random(value) and not (no_secret or _ID.fullmatch(value))
-    if prose or not same:
+        one_of_many = word in {"session", "session id"} and (soft or _UUID.fullmatch(value))
+        return _is_random(value) and not (one_of_many or "hash" in suffix.lower() or _ID.fullmatch(value))
+    if prose or not _SAME_THING.fullmatch(suffix):
         return _is_random(value)
-    if hit["q"] or flag or (kind == "strong" and label[0].lower().startswith("p")):
+    if hit["q"] or flag or (kind == "strong" and word.startswith("p")):
         return len(value) > 2
     if "=" in hit["sep"]:
         return not re.fullmatch(r"[\d./%]+", value)
-    variable = label[0] == "PASS" and hit.string[: hit.start()].endswith("_")  # DB_PASS
-    return _is_random(value, 6) or ((kind == "strong" or variable) and len(value) > (5 if variable else 12))
+    return _is_random(value, 6) or (kind == "strong" and len(value) > 12)
 
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
@@ -2022,96 +2012,86 @@ _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
 _QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 _THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
+_WORD_OF_LINE = r"[^\s\"'`<>(){}\[\]=:,;]"
 
 # Words, in small letters, one of which stands in every text that the expression finds something in; group s of it goes
-# if the function agrees. Labels come late: a label inside a URL, a header or a
-# key block would end the secret too early.
+# if the function agrees. Labels come late: a label inside a URL, a header or a key block would end the secret too early.
 _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
-    (hints.split(), re.compile("".join(expressions), re.IGNORECASE), agrees)
-    for hints, agrees, *expressions in (
+    (hints.split(), re.compile("".join(expressions), re.IGNORECASE), accepts)
+    for hints, accepts, *expressions in (
         # PEM, also without its end
         ("-----begin", bool, r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----(?P<s>.*?(?=-----END)|",
          rf"(?:(?:\\+[nr]|\s)*[A-Z][\w-]+:[ ]\S+)*+{_BODY}*+(?:(?:\\+[nr]|\s)+[\w+/]+={{1,2}})?)"),
         # PEM without its beginning; the words before the base64 stay
         ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
-        # seed phrases: numbered words, or words with one and the same gap
+        # seed phrases: numbered words, or words with one and the same gap; the four words of an app's password
         ("mnemonic seed recovery backup wallet phrase passw", _always,
          r"(?:mnemonic|seed|recovery|backup|wallet|phrase|app pass)[\w ]{0,20}\W{1,6}",
-         r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+",
-         r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)|(?<=password )[a-z]{4}(?: [a-z]{4}){3}\b)"),
+         r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?<=password )[a-z]{4}(?: [a-z]{4}){3}\b",
+         r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+))"),
         # keys as lists of numbers
         ("key secret psk", _always, r"(?:key|secret|psk)\b[^\n=:]{0,40}[=:][ \[]{0,2}",
          r"(?=\d{1,3}(?:,[ ]?|[ ])\d|[0-9a-f]{2}[ ][0-9a-f]{2}[ ])(?P<s>(?:\w{1,3}(?:,[ ]?|[ ])){15,}\w{1,3})"),
-        ("authorization", _credential,
-         r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
+        ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\"[^\"\n]*\"|(?:(?!\\+[rn])[^\s\"',\])}])+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
-        ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age|path=|domain)",
-         r"[\w.$-]+=[^\s;\"']*(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
+        ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age)[\w.$-]+=[^\s;\"']*",
+         r"(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
-        ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)",
-         rf"|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
-         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\(",
-         r"|[^\s\"'/@]{3,64}@/\w)",
-         r"|\bjdbc:oracle:\w+:[\w.$-]+/",
-         r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])",
-         r"(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))(?P<s>(?(web)[^\s/\"'<>?]{1,300}",
-         r"|[^\s\"'<>]{1,300}))@"),
-        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key /token code=", _random,
-         r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
-         r"|/services/(?=T\w+/B)",
-         r"|/(?:(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic|key|token)[\w-]*)/(?:send\?key=|[\w-]{1,12}/)?|[?&]code=(?=[\w-]{16}))",
-         r"(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+        ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
+         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\())",
+         r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
+        # behind a scheme, in a hook or a link that lets somebody in
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key /token code=",
+         _random, r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
+         r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic|key|token)",
+         r"[\w-]*/(?:send\?key=|[\w-]{1,12}/)?|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
-        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
+        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|eth|polygon))?/",
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
          r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
          r"|(?<=://)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
-         r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT",
-         r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|lin_api|ntn|dckr_pat|rubygems",
-         r"|syt|sq[a-z]|secret(?=_[A-Za-z0-9]{40}))_|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib",
-         r"|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)[\w.+/=-]{12,}))"),
+         r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|AGE-SECRET-KEY-|ATATT",
+         r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|dckr_pat|sq[a-z])_",
+         r"|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)",
+         r"[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
-         r"|from_key)\(|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|http|credentials|from_key)\(",
+         r"|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
-        # command lines and statements in which the password has no label of its own
-        ("mysql mariadb auth connect construct bind unlock /p: alias host zip mosquitto redis-cli setuser pgpass ldap sshpass mongo login -u user -pass echo pass"
-         " identified 554= add_user",
+        # command lines, calls and statements in which the password has no label of its own
+        ("mysql mariadb auth connect construct bind unlock /p: alias zip mosquitto redis-cli setuser pgpass ldap sshpass"
+         " mongo login -u user -pass echo pass identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
-         rf"|\bREDISCLI_AUTH=|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P){_THEN}",
-         rf"|\bredis-cli\b{_OPTIONS}-a{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
-         rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p{_THEN}",
-         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"\']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:connect|_construct|bind|login|unlockAccount)[^\w\n][^()\n]{{0,200}}?,[ \t]*(?={_QUOTED}(?:,[ ]?\w+)?[)\]])|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:",
-         r"|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")|\bmc[ ](?:alias|config[ ]host)[ ](?:set|add)[ ]\S+[ ]\S+[ ]",
+         rf"|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P){_THEN}|\bredis-cli\b{_OPTIONS}-a{_THEN}",
+         rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|helm|az) login)\b{_OPTIONS}-p{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
+         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
+         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
+         rf"|(?:connect|_construct|bind|login|unlockAccount)[^\w\n][^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
+         r"|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
+         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|cryptsetup|\w+[ \t]+login|[^|\n]*passwo?r?d))",
-         r"|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
          r"|\bsetuser\b[^\n]{1,99}?[ \t]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
-         r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")",
-         r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)",
-         r"[\"']?[ \t]+|\bidentified[ \t]+(?:with[ \t]+\S+[ \t]+)?(?:by|as)[ \t]+(?:password[ \t]+)?(?=[\"']))",
+         r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
+         r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
-        ("otp fa pin code password your use enter", _always,
-         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt))?",
-         r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two[ _-]?factor",
-         r"|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?",
-         r"(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
+        ("otp fa pin code password your", _always,
+         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
+         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)",
+         r"[ _-]?(?:code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))|\byour [\w -]{0,30}code is ",
          r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth sig seed"
-         " csrf community", _labelled,
-         rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth"
+         " sig seed csrf community", _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
-        ("$ -", bool, r"(?P<s>(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}",
-         r"|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))|\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}",
-         r"|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
-        # what looks like a password in a line that speaks of one
-        ("", _beside, r"(?<![^\s\"'`<>(){}\[\]=:,;])(?P<s>[^\s\"'`<>(){}\[\]=:,;]{8,72})(?![^\s\"'`<>(){}\[\]=:,;])"),
+        ("$ -", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,}",
+         r"|(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-])))"),
+        # what looks like a password, or a key in a line that speaks of one
+        ("", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
@@ -2129,17 +2109,6 @@ def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool
         else:
             at = start if "sep" in pattern.groupindex else hit.end()
     return "".join([*parts, text[done:]])
-
-
-def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of the variables whose name looks secret, longest first."""
-    values = {environ[name] for name in environ if _SECRET_NAME.search(name)}
-    # short or plain words (postgres, changeme) would blank half the report
-    long = {value for value in values if len(value) >= (12 if value.isalpha() else 8)}
-    return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
-
-
-KNOWN_SECRETS = {*environment_secrets(os.environ)}  # and what is read from `.env`
 
 
 def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
@@ -3954,6 +3923,23 @@ def read_dotenv(path: Path) -> dict[str, str]:
         re.MULTILINE,
     )
     return {name: double or single or re.sub(r"\s+#.*", "", bare).strip() for name, double, single, bare in rows}
+
+
+_SECRET_NAME = re.compile(  # of an environment variable
+    r"(?i)webhook|ping_url|(?:passw|passphrase|_pass\b|_pwd|secret|token(?!iz)|api_?key|_key\b|credential|mnemonic|_dsn\b)"
+    r"(?!.*_(?:file|path|dir|id|name|type|count|ttl)$)"
+)
+
+
+def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of the variables whose name looks secret, longest first."""
+    values = {environ[name] for name in environ if _SECRET_NAME.search(name)}
+    # short or plain words (postgres, changeme) would blank half the report
+    long = {value for value in values if len(value) >= (12 if value.isalpha() else 8)}
+    return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
+
+
+KNOWN_SECRETS = {*environment_secrets(os.environ)}  # and what is read from `.env`
 
 
 def read_config(path: Path | None, root: Path) -> dict[str, Any]:
