@@ -1848,7 +1848,9 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     re.IGNORECASE,
 )
 _B58 = r"[1-9A-HJ-NP-Za-km-z]{43,44}"  # a key or an address of Solana; twice as long a signature
-_ID = re.compile(rf"[A-Z]{{2}}[0-9a-f]{{32}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|sha\d+[-/].*")
+_ID = re.compile(
+    rf"[A-Z]{{2}}[0-9a-f]{{32}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|sha\d+[-/].*|0x[0-9a-f]{128, 132}|pbkdf2\w+\$\d+"
+)
 _UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY_256 = re.compile(r"(?:0x)?[0-9a-f]{64}")
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
@@ -1861,7 +1863,7 @@ _ID_BEFORE = re.compile(  # h1: go.sum
 )
 _FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_id, secretName
-    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|name|file|address|arn|digest|fingerprint)s?(?![a-z]))"
+    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|file|address|arn|digest|fingerprint)s?(?![a-z]))"
 )
 _SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
     r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|prod|dev|test|live"
@@ -1949,7 +1951,7 @@ def _labelled(hit: Hit) -> bool:
         not hit["q"]
         and ":" in hit["sep"]
         and "phrase" not in word
-        and re.match(r"[a-z]+ [a-z]+(?![\w=:])", value + after)
+        and re.match(r"[a-z]+ [a-z\d]+(?![\w=:])", value + after)
     ):
         return False  # a sentence
     before = hit.string[max(0, hit.start() - 40) : hit.start()]
@@ -1963,14 +1965,14 @@ def _labelled(hit: Hit) -> bool:
         owned = _OWNER.search(before) and _is_random(value, 20)
         return bool(named or owned) or (_is_dense(value) and not _PUBLIC.match(value))
     if ((kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose)) and re.fullmatch(
-        r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value
+        r"(?=.*\d)(?![0-9a-f]{8,16}\Z)[a-zA-Z][^/=()]{6,}", value
     ):
         return True
     if kind == "weak":
         one_of_many = word in {"session", "session id"} and (soft or _UUID.fullmatch(value))
         return _is_random(value) and not (one_of_many or "hash" in suffix.lower() or _ID.fullmatch(value))
     if prose or not _SAME_THING.fullmatch(suffix):
-        return _is_random(value)
+        return _is_random(value) and not (soft and re.fullmatch("[0-9a-f]{8,16}", value))
     if hit["q"] or flag or (kind == "strong" and word.startswith("p")):
         return len(value) > 2
     if "=" in hit["sep"]:
@@ -2052,7 +2054,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
          r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
-         r"|(?<=://)[\w-]{16,200}(?=@)",
+         r"|(?<=://)(?![0-9a-f]{128}@)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
          r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|AGE-SECRET-KEY-|ATATT",
          r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|dckr_pat|sq[a-z])_",
@@ -2070,7 +2072,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|helm|az) login)\b{_OPTIONS}-p{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
-         rf"|(?:connect|_construct|bind|login|unlockAccount)[^\w\n][^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
+         rf"|(?:(?:connect|_construct|bind|login)\(|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
          r"|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
          r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
          r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|cryptsetup|\w+[ \t]+login|[^|\n]*passwo?r?d))",
