@@ -1839,7 +1839,7 @@ _NOTHING = re.compile(
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
-    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/(?:tmp|root|home|opt|app|data)"
+    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/[a-z]{2,8}"
     r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]",
     re.IGNORECASE,
 )
@@ -1851,8 +1851,6 @@ _B58 = r"[1-9A-HJ-NP-Za-km-z]{43,44}"  # a key or an address of Solana; twice as
 _ID = re.compile(
     rf"[A-Z]{{2}}[0-9a-f]{{32}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|sha\d+[-/].*|0x[0-9a-f]{128, 132}|pbkdf2\w+\$\d+"
 )
-_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_KEY_256 = re.compile(r"(?:0x)?[0-9a-f]{64}")
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
@@ -1861,18 +1859,12 @@ _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*"
     r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
-_FLAG_BEFORE = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _OTHER_THING = re.compile(  # token_id, secretName
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|file|address|arn|digest|fingerprint)s?(?![a-z]))"
 )
-_SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, passwordHash
-    r"(?i:[_-]?(?:s|\d+|old|new|current|confirm(?:ation)?|value|text|plain|raw|b(?:ase)?64|hash|base|prod|dev|test|live"
-    r"|staging|default|key|(?-i:[A-Z]{1,3})))*"
-)
 _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
-    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|shard|event"
-    r"|message|msg|index|lock|record|request|hash|map|bucket|unique|dedup\w*|state|host|ssh)[_-]?$)"
-    r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
+    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
+    r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 _SPEAKS_OF_ONE = re.compile(
     r"(?i)passw|cookie|invalid user|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha"
@@ -1923,7 +1915,7 @@ def _like_one(hit: Hit) -> bool:
     if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w[!^]+(?:\w|$)", value):  # whatever the line speaks of
         return True
     symbols = re.search(r"(?=.*\d)(?=.*[A-Za-z]).*[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value)
-    like_one = symbols or _is_dense(value, 12) or _KEY_256.fullmatch(value)
+    like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}", value)
     return bool(like_one and _SPEAKS_OF_ONE.search(hit.string)) and not _is_id(hit)
 
 
@@ -1945,34 +1937,26 @@ def _labelled(hit: Hit) -> bool:
     suffix, kind, word = hit.string[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
     if _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
         return False
-    if hit["q"] and re.match(r"\\*[\"']:", after):  # the next key of a schema
-        return False
-    if (
-        not hit["q"]
-        and ":" in hit["sep"]
-        and "phrase" not in word
-        and re.match(r"[a-z]+ [a-z\d]+(?![\w=:])", value + after)
-    ):
-        return False  # a sentence
-    before = hit.string[max(0, hit.start() - 40) : hit.start()]
-    soft = hit["soft"] is not None
-    flag = soft and _FLAG_BEFORE.search(before)
+    sentence = ":" in hit["sep"] and value.isalpha() and value.islower() and "phrase" not in word
+    if re.match(r"\\*[\"']:" if hit["q"] else r" [a-z\d]+(?![\w=:])" if sentence else r"(?!)", after):
+        return False  # the next key of a schema, or prose
+    before, soft = hit.string[max(0, hit.start() - 40) : hit.start()], hit["soft"] is not None
+    flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", before)
     prose = soft and not flag and not (hit["q"] and word.startswith("passw"))
     if kind == "key":
-        named = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
-            "(?i)secret|wallet|phrase|signer", hit.string
+        key = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search("(?i)secret|wallet|phrase|signer", hit.string)
+        return bool(
+            key or (_is_dense(value) and not _PUBLIC.match(value)) or (_OWNER.search(before) and _is_random(value, 20))
         )
-        owned = _OWNER.search(before) and _is_random(value, 20)
-        return bool(named or owned) or (_is_dense(value) and not _PUBLIC.match(value))
-    if ((kind == "weak" and hit["q"] and not prose) or (kind == "strong" and prose)) and re.fullmatch(
-        r"(?=.*\d)(?![0-9a-f]{8,16}\Z)[a-zA-Z][^/=()]{6,}", value
-    ):
-        return True
+    told = kind == "strong" if prose else kind == "weak" and hit["q"]
+    random = _is_random(value) or bool(told and re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
-        one_of_many = word in {"session", "session id"} and (soft or _UUID.fullmatch(value))
-        return _is_random(value) and not (one_of_many or "hash" in suffix.lower() or _ID.fullmatch(value))
-    if prose or not _SAME_THING.fullmatch(suffix):
-        return _is_random(value) and not (soft and re.fullmatch("[0-9a-f]{8,16}", value))
+        id_of_many = word in {"session", "session id"} and (
+            soft or re.fullmatch(r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}", value)
+        )
+        return random and not (id_of_many or "hash" in suffix.lower() or _ID.fullmatch(value))
+    if prose or not re.fullmatch(r"(?i)[_-]?(?:\d+|s|old|new|plain|value|hash|key|base|prod)?", suffix):
+        return random and not (soft and re.fullmatch("[0-9a-f]{8,16}", value))
     if hit["q"] or flag or (kind == "strong" and word.startswith("p")):
         return len(value) > 2
     if "=" in hit["sep"]:
@@ -2100,19 +2084,6 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
 )  # fmt: skip
 
 
-def _strike(text: str, pattern: re.Pattern[str], is_secret: Callable[[Hit], bool]) -> str:
-    """The text with group s of every accepted hit replaced; a hit not accepted may hold another one."""
-    parts, done, at = [], 0, 0
-    while hit := pattern.search(text, at):
-        start, end = hit.span("s")
-        if end > start and is_secret(hit):
-            parts += [text[done:start], REDACTED]
-            done = at = end
-        else:
-            at = start if "sep" in pattern.groupindex else hit.end()
-    return "".join([*parts, text[done:]])
-
-
 def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
     """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's.
 
@@ -2130,12 +2101,20 @@ def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
 
 
 def _struck(text: str, literal: Iterable[str]) -> str:
+    """The text without what is literally a secret, and without group s of every hit that a rule accepts."""
     for secret in filter(None, literal):
         text = text.replace(secret, REDACTED)
     low = text.lower() if text.isascii() else ""  # what else may stand for a letter is left to the expressions
-    for hints, pattern, is_secret in _RULES:
-        if not low or not hints or any(map(low.__contains__, hints)):
-            text = _strike(text, pattern, is_secret)
+    for hints, pattern, accepts in _RULES:
+        parts, done, at = [], 0, 0 if not low or not hints or any(map(low.__contains__, hints)) else len(text)
+        while hit := pattern.search(text, at):
+            start, end = hit.span("s")
+            if end > start and accepts(hit):
+                parts += [text[done:start], REDACTED]
+                done = at = end
+            else:  # behind a label that is none, another one may stand
+                at = start if accepts is _labelled else hit.end()
+        text = "".join([*parts, text[done:]])
     return text
 
 
