@@ -1551,16 +1551,12 @@ NEGATED = _verbose(
       | error-free\b)"""
 )
 NEGATIONS = ("no", "0", "zero", "without", "any", "nil", "null", "false", "error-free", "[]", '""', "''")
-# Level, stems of its words, in small letters, and the words.
-WORDS = (
-    ("critical", ("critical", "fatal", "panic"), re.compile(r"(?i)\b(?:critical|fatal|panic(?:ked)?)\b")),
-    (
-        "error",
-        ("error", "exception", "failed", "traceback"),
-        re.compile(r"(?i:\b(?:errors?|exceptions?|failed|traceback)\b)|(?<=[a-z])(?:Error|Exception)\b"),
-    ),
-    ("warning", ("warn",), re.compile(r"(?i)\b(?:warn|warnings?)\b")),
-)
+_STEMS = {"critical": "critical fatal panic", "error": "error exception failed traceback", "warning": "warn"}
+_CAMEL = {"error": r"|(?<=[a-z])(?:Error|Exception)\b"}
+WORDS = [  # level, stems in small letters one of which is in each of its words, and the words
+    (name, stems.split(), re.compile(rf"(?i:\b(?:{stems.replace(' ', '|')})(?:s|ked|ings?)?\b){_CAMEL.get(name, '')}"))
+    for name, stems in _STEMS.items()
+]
 _UNIT = r"(?:\s?(?:[KMGT]i?B|[kmgt]b|bytes?|[mun]?s|secs?|seconds?|min|minutes?|hours?|days?)(?![\w/]))?"
 _EDGE = r"\s,;()\[\]{}<>\"'=|"
 _GROUP = r"\{[^{}]*+\}|\([^()]*+\)|\[[^\[\]]*+\]"
@@ -1659,11 +1655,7 @@ def _text(line: str | bytes) -> str:
 
 def _access(text: str) -> str | None:
     found = ACCESS.search(text) if '" ' in text or "ms" in text or "| " in text else None
-    return _status(found[found.lastindex or 0]) if found else None
-
-
-def _status(code: str) -> str:
-    return "error" if code >= "500" else "info"
+    return ("error" if found[found.lastindex or 0] >= "500" else "info") if found else None
 
 
 def _field(key: str, value: str) -> str | None:
@@ -1693,7 +1685,7 @@ def _json(text: str) -> tuple[str | None, str]:
             status = value
     found = depths[min(depths)] if depths else None
     if not found and status and ('"method"' in text or '"request' in text):
-        found = _status(status)
+        found = "error" if status >= "500" else "info"
     message = next((messages[key] for key in MESSAGE_KEYS if key in messages), text)
     return found, message.replace('\\"', '"')
 
@@ -1753,10 +1745,9 @@ def merge_shapes(shapes: Iterable[str]) -> dict[str, str]:
 
 def _slots(pieces: Pieces) -> Iterator[Slot]:
     """Pieces -> each place where a word could be a variable: not the first, not in two words, not one of MEANING."""
-    places = [
-        at for at in range(2, len(pieces), 2) if len(pieces) > 4 and not MEANING.fullmatch(pieces[at].rstrip(".!"))
-    ]
-    return ((at, pieces[:at], pieces[at + 1 :]) for at in places)
+    for at in range(2, len(pieces), 2) if len(pieces) > 4 else ():
+        if not MEANING.fullmatch(pieces[at].rstrip(".!")):
+            yield at, pieces[:at], pieces[at + 1 :]
 
 
 def _merged(pieces: Pieces, slots: dict[Slot, set[str]]) -> Pieces:
@@ -1830,7 +1821,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # What is no secret, whatever stands before it.
 _NOTHING = re.compile(
-    r"\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
     r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
@@ -1840,16 +1831,14 @@ _NOTHING = re.compile(
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
     r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/[a-z]{2,8}"
-    r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]",
-    re.IGNORECASE,
+    r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
 )
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
-    r"0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]",
-    re.IGNORECASE,
+    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]"
 )
 _B58 = r"[1-9A-HJ-NP-Za-km-z]{43,44}"  # a key or an address of Solana; twice as long a signature
 _ID = re.compile(
-    rf"[A-Z]{{2}}[0-9a-f]{{32}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|sha\d+[-/].*|0x[0-9a-f]{128, 132}|pbkdf2\w+\$\d+"
+    rf"[A-Z]{{2}}[0-9a-f]{{32}}|0x[0-9a-f]{{128,132}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
@@ -1860,7 +1849,7 @@ _ID_BEFORE = re.compile(  # h1: go.sum
     r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _OTHER_THING = re.compile(  # token_id, secretName
-    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|file|address|arn|digest|fingerprint)s?(?![a-z]))"
+    r"(?:[_-]|(?<![A-Z])(?=[A-Z]))(?i:id|index|name|file|address|arn|digest|fingerprint)(?i:s?)(?![a-z])"
 )
 _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
     r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
@@ -1897,10 +1886,6 @@ def _random(hit: Hit) -> bool:
     return any(_is_random(part) for part in re.split(r"[\s\"',]+", hit["s"]))
 
 
-def _dense(hit: Hit) -> bool:
-    return _is_dense(hit["s"]) and not _is_id(hit)
-
-
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
     named = _ID.fullmatch(hit["s"]) and not re.search("(?i)keypair|private", hit.string)
@@ -1917,17 +1902,6 @@ def _like_one(hit: Hit) -> bool:
     symbols = re.search(r"(?=.*\d)(?=.*[A-Za-z]).*[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value)
     like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}", value)
     return bool(like_one and _SPEAKS_OF_ONE.search(hit.string)) and not _is_id(hit)
-
-
-def _cookie(hit: Hit) -> bool:
-    return any(_is_random(unquote(pair.partition("=")[2])) for pair in hit["s"].split(";"))
-
-
-def _credential(hit: Hit) -> bool:
-    """Authorization: a known scheme and anything, or another one and something random."""
-    scheme, _, rest = hit["s"].partition(" ")
-    known = re.fullmatch(r"(?i)basic|bearer|digest|token|api-?key|negotiate|ntlm|hawk|oauth|aws4\S+", scheme)
-    return bool(known and rest and not _NOTHING.fullmatch(rest)) or _random(hit)
 
 
 def _labelled(hit: Hit) -> bool:
@@ -1967,13 +1941,12 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密[码碼]|парол[ья]|mot de passe|contrasena|senha|kennwort|wachtwoord"
-    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b|erlang[ _]cookie|(?<=-)setcookie"
-    r"|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
-    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|account|shared|auth|subscription|consumer|listen"
-    r"|licen[cs]e|instrumentation|binance|bybit|okx)[ _.-]?key)"
+    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b|erlang[ _]cookie|(?<=-)setcookie|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
-    rf"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf)"
-    rf"|sess(?:ion)?id|aspxauth)|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?:key|pk\b)))"
+    r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|sess(?:ion)?id|aspxauth"
+    rf"|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf))"
+    rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?:key|pk\b)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
@@ -1983,7 +1956,8 @@ _SEPARATOR = (
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
-    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
+    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?"
+    r"(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
     r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
@@ -2000,8 +1974,8 @@ _QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 _THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
 _WORD_OF_LINE = r"[^\s\"'`<>(){}\[\]=:,;]"
 
-# Words, in small letters, one of which stands in every text that the expression finds something in; group s of it goes
-# if the function agrees. Labels come late: a label inside a URL, a header or a key block would end the secret too early.
+# Words, in small letters, one of which is in every text that the expression finds something in; group s of it goes if
+# the function agrees. Labels come late: a label inside a URL, a header or a key block would end the secret too early.
 _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = tuple(
     (hints.split(), re.compile("".join(expressions), re.IGNORECASE), accepts)
     for hints, accepts, *expressions in (
@@ -2018,10 +1992,11 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # keys as lists of numbers
         ("key secret psk", _always, r"(?:key|secret|psk)\b[^\n=:]{0,40}[=:][ \[]{0,2}",
          r"(?=\d{1,3}(?:,[ ]?|[ ])\d|[0-9a-f]{2}[ ][0-9a-f]{2}[ ])(?P<s>(?:\w{1,3}(?:,[ ]?|[ ])){15,}\w{1,3})"),
-        ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
+        ("authorization", _random, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\"[^\"\n]*\"|(?:(?!\\+[rn])[^\s\"',\])}])+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
-        ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age)[\w.$-]+=[^\s;\"']*",
+        ("cookie", lambda hit: any(_is_random(unquote(pair.partition("=")[2])) for pair in hit["s"].split(";")),
+         r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age)[\w.$-]+=[^\s;\"']*",
          r"(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
         ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
@@ -2047,48 +2022,48 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # arguments without names
         ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|http|credentials|from_key)\(",
          r"|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
-         rf"(?P<s>[bru]?{_QUOTED}(?:,[ \t]*(?:{_QUOTED}|\d+)){{0,2}})"),
+         rf"(?P<s>[bru]?{_QUOTED}(?:,[ ]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
-        ("mysql mariadb auth connect construct bind unlock /p: alias zip mosquitto redis-cli setuser pgpass ldap sshpass"
-         " mongo login -u user -pass echo pass identified 554= add_user",
+        ("mysql mariadb auth connect construct bind unlock /p: alias zip mosquitto redis-cli setuser pgpass ldap"
+         " sshpass mongo login -u user -pass echo pass identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
-         rf"|(?<![\w.])(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P){_THEN}|\bredis-cli\b{_OPTIONS}-a{_THEN}",
-         rf"|\b(?:sshpass|mongo\w*|(?:docker|podman|helm|az) login)\b{_OPTIONS}-p{_THEN}|\bldap\w+\b{_OPTIONS}-w{_THEN}",
-         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
-         rf"|(?:(?:connect|_construct|bind|login)\(|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
-         r"|[ \t]-pass(?:in|out)[ \t]+pass:|[ \t]/p:|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
-         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\b(?:add_user|change_password)[ \t]+\S+[ \t]+",
-         r"|\becho[ \t]+(?:-n[ \t]+)?(?=[^|\n]{1,200}\|[ \t]*(?:sudo[ \t]+-S|cryptsetup|\w+[ \t]+login|[^|\n]*passwo?r?d))",
-         r"|\bsetuser\b[^\n]{1,99}?[ \t]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
-         r"|\"AUTH\"[ \t]+(?:\"[^\"]*\"[ \t]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
-         r"|\b(?:requirepass|masterauth|login[ \t]+\S+[ \t]+password|user[ \t]+\S+[ \t]+identified[ \t]+by)[\"']?[ \t]+)",
+         rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|az) login)\b{_OPTIONS}-p|redis-cli\b{_OPTIONS}-a",
+         rf"|ldap\w+\b{_OPTIONS}-w|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}",
+         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
+         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind|login)\(",
+         rf"|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])|[ ]-pass(?:in|out)[ ]+pass:|[ ]/p:",
+         r"|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=",
+         r"|\b(?:add_user|change_password)[ ]\S+[ ]",
+         r"|\becho[ ]+(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]+-S|cryptsetup|\w+[ ]+login|[^|\n]*passwo?r?d))",
+         r"|\bsetuser\b[^\n]{1,99}?[ ]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\"AUTH\"[ ]+",
+         r"(?:\"[^\"]*\"[ ]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
+         r"|\b(?:requirepass|masterauth|login[ ]\S+[ ]password|user[ ]\S+[ ]identified[ ]by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
-        ("otp fa pin code password your", _always,
-         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
-         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)",
-         r"[ _-]?(?:code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
-         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))|\byour [\w -]{0,30}code is ",
-         r"|\b(?:(?:use|enter)[ ](?=\d{6} to\b)|code[ ](?=\d{6} sent\b)))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha secret key token credential macaroon session sid auth"
-         " sig seed csrf community", _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        ("otp fa pin code password your use enter", _always,
+         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
+         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter)[ _-]?(?:code",
+         r"|pin|password))[\"']?(?:[ ](?:for|to)[ ]\S+|[ ]is|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
+         r"|\byour [\w -]{0,30}code is |(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
+         r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
+        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha secret key token credential macaroon session sid"
+         " auth sig seed csrf community", _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
-        ("$ -", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,}",
+        ("$ -", bool,
+         r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,}",
          r"|(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-])))"),
         # what looks like a password, or a key in a line that speaks of one
         ("", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
-        ("", _dense, r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
+        ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
+         r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
 )  # fmt: skip
 
 
 def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
-    """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's.
-
-    When one shows only behind escapes or look-alike letters, the text is given as it reads without them.
-    """
+    """The text with [REDACTED] for every secret; secrets: literal ones, by default the environment's. When one shows
+    only behind escapes or look-alike letters, the text is given as it reads without them."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     literal = sorted(KNOWN_SECRETS, key=len, reverse=True) if secrets is None else secrets
     seen = ""
@@ -2101,7 +2076,6 @@ def redact(text: str | bytes, secrets: Collection[str] | None = None) -> str:
 
 
 def _struck(text: str, literal: Iterable[str]) -> str:
-    """The text without what is literally a secret, and without group s of every hit that a rule accepts."""
     for secret in filter(None, literal):
         text = text.replace(secret, REDACTED)
     low = text.lower() if text.isascii() else ""  # what else may stand for a letter is left to the expressions
@@ -2121,9 +2095,7 @@ def _struck(text: str, literal: Iterable[str]) -> str:
 _LETTER = re.compile(
     r"(?:%(?:25)*|(?<!\\)\\++(?:u00|x)(?=[3-7]|20))(20(?<!%20)(?<!%2520)|[46][1-9a-f]|[57][0-9a]|3[0-9])", re.IGNORECASE
 )
-_ESCAPE = re.compile(
-    r"(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|u(?:20[0-6][0-9a-f]|feff|00ad)|(?=[/\"']))", re.IGNORECASE
-)
+_ESCAPE = re.compile(r"(?i)(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|u(?:20[0-6][0-9a-f]|feff|00ad)|(?=[/\"']))")
 
 
 def _decoded(hit: Hit) -> str:
@@ -2131,8 +2103,7 @@ def _decoded(hit: Hit) -> str:
 
 
 def _undisguised(text: str) -> str:
-    """The text as it reads without colours, escapes of URLs, strings and HTML, wide letters, quotes of other languages
-    and hidden marks."""
+    """The text as it reads without colours, escapes, wide letters, quotes of other languages and hidden marks."""
     for _ in range(DISGUISES_MAX):
         text = _ESCAPE.sub(_decoded, unescape(unquote(_ANSI.sub("", text))))
     if not (text.isascii() and text.isprintable()):
