@@ -234,7 +234,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How much of one source was read. `state` is a key of STATES."""
+    """How much of one source was read. `state` is a key of COVERAGE_STATES."""
 
     name: str
     state: str
@@ -288,7 +288,7 @@ def timed_block(lines: Sequence[bytes], times: Sequence[bytes], stream: int = 1)
 
 
 # Worst first; the flag says whether the figures are incomplete because of it.
-STATES = {"unreadable": True, "damaged": True, "cut": True, "short": False, "empty": False, "whole": False}
+COVERAGE_STATES = {"unreadable": True, "damaged": True, "cut": True, "short": False, "empty": False, "whole": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -481,12 +481,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What a signal cost the score, before it was clamped; `quiet` of its lines declare themselves INFO or DEBUG."""
+    """What a signal cost the score, before it was clamped; `calm_lines` of its lines declare INFO or DEBUG."""
 
     signal: Signal
     points: float
     sources: tuple[str, ...]  # most lines first
-    quiet: int
+    calm_lines: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,7 +515,7 @@ class Analysis:
     levels: Mapping[str, tuple[int, int]]  # events by level, worst first: (declared, guessed)
     problems: tuple[Problem, ...]  # changed ones first
     compared: tuple[str, ...]  # dates of the earlier runs, oldest first
-    gone: tuple[str, ...]  # templates of the last run that did not come again
+    resolved: tuple[str, ...]  # templates of the last run that did not come again
     hours: Mapping[str, Mapping[str, int]]  # problem events by hour and source
     peak: Peak | None
     losses: tuple[Loss, ...]
@@ -551,7 +551,7 @@ class Analysis:
             if self.settings.inputs or source.state == "short":
                 begin_at, end_at = first, last if self.settings.inputs else end
             else:
-                begin_at, end_at = begin, last if STATES[source.state] else end
+                begin_at, end_at = begin, last if COVERAGE_STATES[source.state] else end
             if begin_at and end_at:
                 spans.append((begin_at, end_at + dt.timedelta(seconds=1)))
         return spans
@@ -568,7 +568,7 @@ class Analysis:
     @property
     def partial(self) -> bool:
         """Whether anything was left out of the figures."""
-        return any(STATES[source.state] for source in self.coverage)
+        return any(COVERAGE_STATES[source.state] for source in self.coverage)
 
     @property
     def verdict(self) -> str:
@@ -786,9 +786,9 @@ def dates(lines: Sequence[bytes], before: bytes) -> Callable[[int], bytes]:
 # ---------------------------------------------------------------------------------------------- collect
 
 
-Verdict: TypeAlias = tuple[str, str]  # a state of STATES and its reason
+Ending: TypeAlias = tuple[str, str]  # a state of COVERAGE_STATES and its reason
 # Yields None once before it begins, and when its turn is over.
-Reading: TypeAlias = Generator[Block | None, None, Verdict]
+Reading: TypeAlias = Generator[Block | None, None, Ending]
 Tick = Callable[[], None]  # called now and then while reading
 CUT = "cut", "not read to its end within the time limit; raise --timeout"
 NO_ANSWER = "unreadable", "the engine does not answer for it; restart the container or the engine"
@@ -852,7 +852,7 @@ def read_all(
     if status:
         broke_off = "damaged" if b"grabbing logs" in decoder.said else "cut"
         return (broke_off if source.lines else "unreadable"), plain_reason(decoder.said)
-    return decoder.verdict()
+    return decoder.ending()
 
 
 class Lines:
@@ -916,7 +916,7 @@ class Decoder:
         """Whole lines as they were read -> a block of their texts."""
         raise NotImplementedError
 
-    def verdict(self) -> Verdict:
+    def ending(self) -> Ending:
         """What became of a source that was read to its end."""
         if any(lines.overlong for lines in self.lines.values()):
             return OVERLONG
@@ -976,11 +976,11 @@ class StampedLines(Decoder):
         if pairs:
             yield timed_block([text for _, text in pairs], [time for time, _ in pairs], stream)
 
-    def verdict(self) -> Verdict:
+    def ending(self) -> Ending:
         """What became of a log that was read to its end."""
         if self.strange:
             return "damaged", f"it has lines without a time, such as: {excerpt(self.strange, 80)}"
-        return super().verdict()
+        return super().ending()
 
 
 def unstamp(line: bytes, following: bytes, started: bytes = b"9") -> Iterator[tuple[bytes, bytes]]:
@@ -1047,12 +1047,12 @@ def read_docker(
     def answers() -> bool:
         return last_time(ask(), turn.until) is not None or time.monotonic() >= turn.until
 
-    verdict = yield from read_all(source, reader, decoder, turn, answers)
-    if verdict[0] == "whole" and facts:
+    ending = yield from read_all(source, reader, decoder, turn, answers)
+    if ending[0] == "whole" and facts:
         if has_corrupt_records(facts.log, since, turn.end):
             return "damaged", "its stored log is damaged inside; what stood there is lost"
-        return shortened(source, facts, since) or verdict
-    return verdict
+        return shortened(source, facts, since) or ending
+    return ending
 
 
 def since_then(time: bytes, since: int) -> bytes:
@@ -1060,7 +1060,7 @@ def since_then(time: bytes, since: int) -> bytes:
     return time if time and parse_time(time.decode()).timestamp() >= since else b""
 
 
-def shortened(source: SourceTally, facts: Facts, since: int) -> Verdict | None:
+def shortened(source: SourceTally, facts: Facts, since: int) -> Ending | None:
     """Whether rotation took what lies between the container's start, or the window's, and the first line."""
     if not source.first or not (kept := facts.rotation()):
         return None
@@ -1227,9 +1227,9 @@ class FileLines(Decoder):
         del raw
         yield block
 
-    def verdict(self) -> Verdict:
+    def ending(self) -> Ending:
         """What became of a file that was read to its end."""
-        return ("damaged", f"the gzip data is not whole: {self.damage}") if self.damage else super().verdict()
+        return ("damaged", f"the gzip data is not whole: {self.damage}") if self.damage else super().ending()
 
 
 def read_file(source: SourceTally, name: str, turn: Turn) -> Reading:
@@ -1248,7 +1248,7 @@ def read_file(source: SourceTally, name: str, turn: Turn) -> Reading:
             return "unreadable", f"{error.strerror}; check the name and its permissions"
 
 
-# ---- which sources there are
+# ---------------------------------------------------------------------------------------------- sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -1616,7 +1616,7 @@ def parse_line(line: str | bytes) -> tuple[str, bool, str, str]:
         role = "info" if named == "info" else "bad"
     elif role in ("head", "indent"):
         calm = (_guessed(text) if declared else named) == "info"
-        role = ("indent" if calm else "inner") if text[0].isspace() else ("text" if calm else "woe")
+        role = ("indent" if calm else "inner") if text[0].isspace() else ("text" if calm else "suspicious")
     return named, declared is not None, role, message
 
 
@@ -1787,7 +1787,7 @@ STEPS = {
     "info": {"": ("calm", True)},
     "bad": {"": ("alarm", True)},
     "text": {"": ("calm", True), "trace": ("done", False)},
-    "woe": {"": ("alarm", True), "trace": ("done", False)},  # declares nothing, speaks of an error
+    "suspicious": {"": ("alarm", True), "trace": ("done", False)},  # declares nothing, speaks of an error
     "trace": {"": ("trace", True), "alarm": ("trace", False)},
     "error": {"": ("done", True), "alarm": ("done", False), "trace": ("done", False)},
     "cause": {"": ("alarm", False), "calm": ("alarm", True)},
@@ -1799,7 +1799,7 @@ STEPS = {
     "inner": {"": ("", False), "calm": ("alarm", True)},  # indented, speaks of an error
     "blank": {"": ("", False)},
 }
-EVENTS = {"info", "bad", "text", "woe"}  # roles of lines that stand for themselves, unless a trace is open
+EVENTS = {"info", "bad", "text", "suspicious"}  # roles of lines that stand for themselves, unless a trace is open
 OPEN_STATES = {"trace", "dump"}
 
 
@@ -1820,7 +1820,7 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 # From here no text of others reaches a person or a program but through `excerpt`.
 
 # What is no secret, whatever stands before it.
-_NOTHING = re.compile(
+NOT_SECRET = re.compile(
     r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
     r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
@@ -1864,7 +1864,7 @@ Hit = re.Match[str]
 
 def _is_random(value: str, least: int = 8) -> bool:
     """Whether a value is more than words, numbers, a name, a path or a date."""
-    if len(value) < least or _NOTHING.fullmatch(value) or _PUBLIC.match(value):
+    if len(value) < least or NOT_SECRET.fullmatch(value) or _PUBLIC.match(value):
         return False
     pieces = re.split(r"[^A-Za-z0-9]+", value)
     return bool(re.search(r"\w[!#^~*]\w|\d[!#^~*]", value)) or not all(_PLAIN_WORD.fullmatch(piece) for piece in pieces)
@@ -1879,7 +1879,7 @@ def _is_dense(value: str, least: int = 16) -> bool:
 
 
 def _always(hit: Hit) -> bool:
-    return not _NOTHING.fullmatch(hit["s"].strip("\"'"))
+    return not NOT_SECRET.fullmatch(hit["s"].strip("\"'"))
 
 
 def _random(hit: Hit) -> bool:
@@ -1909,7 +1909,7 @@ def _labelled(hit: Hit) -> bool:
     value, after = hit["s"].strip(), hit.string[hit.end("s") :]
     label = list(_ANY_LABEL.finditer(hit.string, *hit.span("name")))[-1]
     suffix, kind, word = hit.string[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
-    if _OTHER_THING.search(suffix) or _NOTHING.fullmatch(value):
+    if _OTHER_THING.search(suffix) or NOT_SECRET.fullmatch(value):
         return False
     sentence = ":" in hit["sep"] and value.isalpha() and value.islower() and "phrase" not in word
     if re.match(r"\\*[\"']:" if hit["q"] else r" [a-z\d]+(?![\w=:])" if sentence else r"(?!)", after):
@@ -2449,79 +2449,6 @@ def rating(score: float) -> str:
     return next((words for floor, words in RATINGS if score >= floor), RATINGS[-1][1])
 
 
-Show = Callable[[Iterable[SourceTally], float], None]  # takes all sources and the seconds left
-
-
-def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) -> Analysis:
-    """Collect and count all sources and judge the figures; AnalyzerError when nothing could be read.
-
-    `now` has a time zone; the lookback ends there. `show` is told of the progress.
-    """
-    rules = [rule for rule in settings.ignore if not rule.expired(now.date())]
-    patterns = [s.pattern for s in settings.signals] + list(settings.subsystems.values())
-    hiding = {len(patterns) + i: rule.container for i, rule in enumerate(rules)}
-    tally = Tally(patterns + [rule.pattern for rule in rules], hiding)
-    with time_limit(settings.timeout_s + HANG_GRACE_S, AnalyzerError(HANGING)):
-        facts = collect(settings, tally, now, show)
-    sources = list(tally.sources.values())
-    order = list(STATES)
-    coverage = sorted(map(cover, sources), key=lambda c: (order.index(c.state), c.name))
-    if not any(source.lines for source in coverage) and any(STATES[source.state] for source in coverage):
-        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3] if source.reason)
-        raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
-    counts = {"lines": sum(source.lines for source in coverage)}
-    counts |= {signal.key: sum(s.count(bit) for s in sources) for bit, signal in enumerate(settings.signals)}
-    # A run over other sources, or over few lines, says nothing about this one's rates.
-    history = [
-        run
-        for run in read_history(settings, [settings.suffix], f"{now:%Y-%m-%d}")
-        if run.selection == settings.selection and run.lines * COMPARED_FROM >= counts["lines"]
-    ]
-    templates = name_problems(sources, history)
-    problems = find_problems(sources, history, templates)
-    hiding_patterns = [tally.patterns[bit] for bit in hiding]
-    all_read = counts["lines"] and not any(STATES[source.state] for source in coverage)  # else nothing is gone
-    hours, bits = count_hours(sources), enumerate(settings.subsystems, len(settings.signals))
-    events = {label: sum(source.count(bit) for source in sources) for bit, label in bits}
-    return Analysis(
-        generated=now,
-        settings=settings,
-        counts=counts,
-        subsystems=events,
-        score=health_score(counts, settings.signals),
-        anomalies=find_anomalies(sources, settings, counts),
-        coverage=tuple(coverage),
-        facts=tuple(facts),
-        levels=count_levels(sources),
-        problems=problems,
-        compared=tuple(run.date for run in history),
-        gone=find_gone(problems, history, templates, hiding_patterns) if history and all_read else (),
-        hours=hours,
-        peak=find_peak(hours, sources, templates, facts),
-        losses=find_losses(sources, settings.signals),
-        ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
-        incidents=find_incidents(sources, problems, templates),
-        silent=find_silent(sources, events, facts, history, None if settings.inputs else now),
-        floods=find_floods(sources, history),
-        last_words=find_last_words(sources, facts, templates),
-        zeros=next((n for n, run in enumerate(reversed(history), 1) if run.score), len(history) + 1),
-        last=history[-1] if history else None,
-    )
-
-
-def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> list[Facts]:
-    """Read all sources into the tally within the time limit; what the engine says of the containers."""
-    until = time.monotonic() + settings.timeout_s
-
-    def tick() -> None:
-        show(tally.sources.values(), until - time.monotonic())
-
-    collector = Collector(settings, tally, int(now.timestamp()) - settings.days * 86_400, Turn(until, until))
-    collector.find()
-    read_in_turn(collector.readings, collector.turn, tick)
-    return collector.facts
-
-
 def cover(source: SourceTally) -> Coverage:
     """How much of a source was read."""
     return Coverage(
@@ -2569,7 +2496,9 @@ def find_losses(sources: Sequence[SourceTally], signals: Iterable[Signal]) -> tu
             signal=sig,
             points=sig.weight * sum(source.count(bit) for source in sources),
             sources=tuple(source.name for source in most(sources, bit)[:3]),
-            quiet=sum(source.count(bit, lambda said: said.declared and said.level == "info") for source in sources),
+            calm_lines=sum(
+                source.count(bit, lambda said: said.declared and said.level == "info") for source in sources
+            ),
         )
         for bit, sig in enumerate(signals)
     ]
@@ -2644,7 +2573,7 @@ def find_problems(
     return tuple(sorted(problems, key=lambda p: (not p.changed, SEVERITIES.index(p.level), -p.count, p.template)))
 
 
-def find_gone(
+def find_resolved(
     problems: Iterable[Problem],
     history: Sequence[Run],
     templates: Mapping[str, str],
@@ -2823,7 +2752,7 @@ def find_silent(
     silent = []
     for source in sources:
         hours = known_hours(source)
-        if len(hours) < SILENT_HOURS or source.name in ended or STATES[source.state]:
+        if len(hours) < SILENT_HOURS or source.name in ended or COVERAGE_STATES[source.state]:
             continue
         longest = max(moment(after) - moment(hour) for hour, after in itertools.pairwise(hours))
         quiet = end - parse_time(source.last.decode())
@@ -2837,7 +2766,7 @@ def find_silent(
     pauses = [pause for source in sources if (pause := find_pause(source))]
     starts = Counter(pause.since for pause in pauses)
     silent += [pause for pause in pauses if starts[pause.since] < TOGETHER_PAUSED]  # else it is a holiday
-    here = {excerpt(source.name) for source in sources if source.lines or STATES[source.state]}
+    here = {excerpt(source.name) for source in sources if source.lines or COVERAGE_STATES[source.state]}
     text = "not a line in this run, and some in the one before"
     silent += [since_when(3, name, "is silent since", earlier[name], text) for name in earlier.keys() - here]
     for label, count in (history[-1].subsystems if history else {}).items():
@@ -3002,9 +2931,9 @@ def reading_rows(analysis: Analysis) -> Iterator[Advice]:
 def score_rows(analysis: Analysis) -> Iterator[Advice]:
     """What the score owes to lines that declare themselves calm, and what would make it tell weeks apart."""
     losses, points = analysis.losses, sum(loss.points for loss in analysis.losses)
-    if quiet := sum(loss.quiet for loss in losses):
-        counts = {loss.signal.key: analysis.counts[loss.signal.key] - loss.quiet for loss in losses}
-        text = f"{quiet:,} of the lines that cost points declare themselves INFO or DEBUG; without them the score"
+    if calm := sum(loss.calm_lines for loss in losses):
+        counts = {loss.signal.key: analysis.counts[loss.signal.key] - loss.calm_lines for loss in losses}
+        text = f"{calm:,} of the lines that cost points declare themselves INFO or DEBUG; without them the score"
         yield Advice(urgency=1, text=f"{text} would be {health_score(counts, analysis.settings.signals):.1f}.")
     if not analysis.score and analysis.zeros > 1:
         text = f"The score was 0 in {analysis.zeros} runs in a row; weights {points / 50:,.0f} times smaller"
@@ -3171,8 +3100,8 @@ def _changed(analysis: Analysis) -> list[str]:
 
     none = f"None, compared with {len(analysis.compared)} earlier run(s) since {analysis.compared[0]}."
     parts = ["\n".join(_list(changed, rows_of, PROBLEMS_SHOWN)) or none]
-    if gone := analysis.gone:
-        parts.append(f"Gone since {analysis.compared[-1]}: {len(gone)}, such as {_span(gone[0], 50)}.")
+    if resolved := analysis.resolved:
+        parts.append(f"Gone since {analysis.compared[-1]}: {len(resolved)}, such as {_span(resolved[0], 50)}.")
     return parts
 
 
@@ -3270,7 +3199,9 @@ def said_span(first_time: str, last_time: str) -> str:
 
 def _losses(losses: Sequence[Loss]) -> list[str]:
     """Where the documented score lost its points."""
-    rows = [(cell(loss.signal.label), f"{loss.points:,.1f}", named(loss.sources), f"{loss.quiet:,}") for loss in losses]
+    rows = [
+        (cell(loss.signal.label), f"{loss.points:,.1f}", named(loss.sources), f"{loss.calm_lines:,}") for loss in losses
+    ]
     return table(("Signal", "Points Lost", "Mostly From", "Lines That Declare INFO or DEBUG"), rows, TABLE_MAX)
 
 
@@ -3358,9 +3289,9 @@ def render_json(analysis: Analysis) -> str:
         "peak": _peak(analysis.peak) if analysis.peak else None,
         "problems": [_problem(problem) for problem in sorted(analysis.problems, key=lambda p: -p.count)],
         "changed_problems": None if analysis.changed is None else [_problem(problem) for problem in analysis.changed],
-        "gone_problems": list(analysis.gone),
+        "gone_problems": list(analysis.resolved),
         "losses": [
-            {"signal": loss.signal.key, "points": round(loss.points, 1), "quiet": loss.quiet}
+            {"signal": loss.signal.key, "points": round(loss.points, 1), "quiet": loss.calm_lines}
             for loss in analysis.losses
         ],
         "ignored": [
@@ -3443,7 +3374,7 @@ def families_of(analysis: Analysis) -> list[Family]:
         ("changed_problems", "Problems that are new or more frequent.", "", {"": len(analysis.changed or ())}),
         ("incidents", "Problems that began or burst together.", "", {"": len(analysis.incidents)}),
         ("silent_sources", "Sources that fell silent.", "", {"": len(analysis.silent)}),
-        ("sources", "Sources by how they were read.", "state", {state: states[state] for state in STATES}),
+        ("sources", "Sources by how they were read.", "state", {state: states[state] for state in COVERAGE_STATES}),
         ("partial", "Whether some logs could not be read whole.", "", {"": int(analysis.partial)}),
         ("alerts_pending", "Alerts that could not be delivered.", "", {"": pending}),
         ("run_duration_seconds", "How long the run took.", "", {"": round(took, 2)}),
@@ -3477,26 +3408,6 @@ def render_prometheus(families: Iterable[Family]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- publish
-
-
-@contextlib.contextmanager
-def only_run(settings: Settings) -> Iterator[None]:
-    """Hold the lock of the status folder, which is made if need be; AnalyzerError (75) when another run has it."""
-    settings.status.mkdir(parents=True, exist_ok=True)
-    for path in (settings.status, settings.root / CONFIG_NAME, settings.root / ".env"):
-        if path.exists() and path.stat().st_mode & stat.S_IWOTH:
-            complain(AnalyzerError(f"warning: {excerpt(str(path))} can be written by others; chmod o-w it"))
-    lock = settings.status / ".ai_log_analyzer.lock"
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise AnalyzerError(f"another run holds {lock}; wait for its end", 75) from None
-    try:
-        yield
-    finally:
-        os.close(fd)  # the file stays: a run that waits for a removed one would meet nobody
 
 
 def write_atomic(path: Path, text: str | bytes, mode: int = 0o640, owner: tuple[int, int] | None = None) -> None:
@@ -3589,19 +3500,13 @@ def render_history(runs: Sequence[Run]) -> str:
     return "\n".join([*rows, "", f"Score  {bars}"]) if runs else "no runs yet"
 
 
-def publish(analysis: Analysis) -> Path:
-    """Write report and JSON; the report's path. The caller holds the lock."""
-    settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
-    report = settings.status / f"WEEKLY_HEALTH_REPORT_{day}.md"
-    write_section(report, render_section(analysis), f"ai-log-analyzer{settings.suffix}")
-    write_atomic(settings.status / f"health_{day}{settings.suffix}.json", render_json(analysis))
-    return report
-
-
 def write_section(report: Path, section: str, name: str, *, first: bool = False) -> None:
     """Put a section into a report, which is made if need be."""
     earlier = report.read_bytes() if report.exists() else b""
     write_atomic(report, replace_section(earlier, section, name, first=first))
+
+
+# ---------------------------------------------------------------------------------------------- alert
 
 
 def alert_due(analysis: Analysis) -> bool:
@@ -3783,33 +3688,6 @@ def post(url: str, content: Mapping[str, Any], until: float) -> tuple[bool, str]
     return False, words
 
 
-def watched(settings: Settings, work: Callable[[], tuple[int, str]], prog: str = PROG) -> int:
-    """The exit code of a run, of whose beginning and end the dead-man's switch is told; `work` gives (code, text)."""
-    code, text = 1, ""
-    ping(settings, "/start", prog=prog)
-    try:
-        code, text = work()
-    finally:
-        ping(settings, "/fail" if code else "", text, prog)
-    return code
-
-
-def ping(settings: Settings, event: str, text: str = "", prog: str = PROG) -> None:
-    """Tell the dead-man's switch of a run; whatever it answers, the run goes on."""
-    if not settings.ping:
-        return
-    from urllib.request import Request, urlopen  # takes as much memory as all the rest
-
-    parts = urlsplit(settings.ping)
-    url = parts._replace(path=parts.path.rstrip("/") + event).geturl()
-    try:
-        with time_limit(PING_S, TimeoutError()):
-            urlopen(Request(url, data=text.encode() or None), timeout=PING_S).close()  # noqa: S310  # nosec B310
-    except Exception as error:  # noqa: BLE001  # its text may hold the URL
-        reason = f"it answered {error.code}" if hasattr(error, "code") else type(error).__name__
-        complain(AnalyzerError(f"QT_PING_URL was not told {event or 'success'} ({reason})"), prog)
-
-
 def not_sent(error: Exception) -> bool:
     """Whether the connection failed before anything was sent, so that nothing can arrive twice."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
@@ -3888,7 +3766,7 @@ def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     values = {environ[name] for name in environ if _SECRET_NAME.search(name)}
     # short or plain words (postgres, changeme) would blank half the report
     long = {value for value in values if len(value) >= (12 if value.isalpha() else 8)}
-    return tuple(sorted((v for v in long if not _NOTHING.fullmatch(v)), key=len, reverse=True))
+    return tuple(sorted((v for v in long if not NOT_SECRET.fullmatch(v)), key=len, reverse=True))
 
 
 KNOWN_SECRETS = {*environment_secrets(os.environ)}  # and what is read from `.env`
@@ -4097,8 +3975,8 @@ def check_sources(settings: Settings, until: float) -> Iterator[Check]:
         status, listed, err = run(host.command("ps", "-a", "-q", "--no-trunc"), until)
         if status != 0:
             reason = plain_reason(err) if status else "it does not answer"
-            mend = f" (usermod -aG docker {owner_name(os.getuid())})" if "group docker" in reason else ""
-            yield "❌", f"{host.prefix}{name}: {reason}{mend}"
+            fix = f" (usermod -aG docker {owner_name(os.getuid())})" if "group docker" in reason else ""
+            yield "❌", f"{host.prefix}{name}: {reason}{fix}"
             continue
         asked = [("version", "--format", f"{{{{.{side}.Version}}}}") for side in ("Client", "Server")]  # Podman has one
         version = " / ".join(
@@ -4203,6 +4081,217 @@ def cron_field(text: str, low: int, high: int) -> set[int]:
     if not numbers <= set(range(low, high + 1)):
         raise ValueError(text)
     return numbers
+
+
+# ---------------------------------------------------------------------------------------------- run
+
+
+def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> int:
+    """One whole run, as its console output tells it; one that comes to no report is itself an alert."""
+    console = Console(args.quiet or args.json)
+    console.say(f"{BAR}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{BAR}")
+    console.say(f"Analysis Date: {now:%Y-%m-%d}\nLog Period: Last {settings.period}\n")
+    try:
+        if args.dry_run:
+            return four_steps(args, settings, now, console)[0]
+        with only_run(settings):
+            return run_with_pings(settings, lambda: four_steps(args, settings, now, console))
+    except (AnalyzerError, OSError) as error:
+        reason = not_written(error) if isinstance(error, OSError) else error
+        if reason.code == 1:
+            with contextlib.suppress(OSError):  # the status folder may be what failed
+                deliver(settings, None, f"{title('❌ AI Log Analyzer', now)}\nThe check itself failed: {reason}")
+        raise reason from None
+
+
+def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, console: Console) -> tuple[int, str]:
+    """Read, judge, write and send; exit code and verdict."""
+    analysis = extract(settings, now, console)
+    console.say("[3/4] Generating intelligence summary...")
+    for row in urgent_rows(analysis)[:PROBLEMS_SHOWN]:
+        console.say(f"      {row}")
+    code = 0
+    if args.dry_run:
+        console.say("[4/4] Dry run: nothing is written or sent\n")
+        if not args.json:
+            console.print(render_section(analysis))
+    else:
+        console.say("[4/4] Appending to weekly health report...")
+        report = publish(analysis)
+        console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
+        code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "")
+    if args.json:
+        console.print(render_json(analysis).rstrip("\n"))
+    partial = " (partial)" if analysis.partial else ""
+    console.say(f"\n{BAR}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{BAR}")
+    under = args.fail_under is not None and analysis.score < args.fail_under
+    return code or (4 if under else 0), analysis.verdict
+
+
+def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
+    """Steps 1 and 2: analyse, and say what was found."""
+    console.say("[1/4] Extracting container logs...")
+    analysis = analyze(settings, now, console.progress)
+    console.say(f"      Collected {sum(source.characters for source in analysis.coverage):,} characters of log data")
+    for source in analysis.coverage:
+        if COVERAGE_STATES[source.state]:
+            console.say(f"      ⚠️ {excerpt(source.name)}: {source.state} – {source.reason}")
+    console.say("[2/4] Analyzing logs for anomalies...")
+    verdict = console.rated(analysis.verdict, analysis.score)
+    console.say(f"      Health Score: {verdict}\n      Anomalies: {len(analysis.anomalies)}")
+    changed = "no history yet" if analysis.changed is None else f"{len(analysis.changed)} changed"
+    console.say(f"      Problems: {len(analysis.problems)}, {changed}; {analysis.problem_rate:,} lines per 10,000")
+    return analysis
+
+
+Show = Callable[[Iterable[SourceTally], float], None]  # takes all sources and the seconds left
+
+
+def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) -> Analysis:
+    """Collect and count all sources and judge the figures; AnalyzerError when nothing could be read.
+
+    `now` has a time zone; the lookback ends there. `show` is told of the progress.
+    """
+    rules = [rule for rule in settings.ignore if not rule.expired(now.date())]
+    patterns = [s.pattern for s in settings.signals] + list(settings.subsystems.values())
+    hiding = {len(patterns) + i: rule.container for i, rule in enumerate(rules)}
+    tally = Tally(patterns + [rule.pattern for rule in rules], hiding)
+    with time_limit(settings.timeout_s + HANG_GRACE_S, AnalyzerError(HANGING)):
+        facts = collect(settings, tally, now, show)
+    sources = list(tally.sources.values())
+    order = list(COVERAGE_STATES)
+    coverage = sorted(map(cover, sources), key=lambda c: (order.index(c.state), c.name))
+    if not any(source.lines for source in coverage) and any(COVERAGE_STATES[source.state] for source in coverage):
+        reasons = "; ".join(f"{excerpt(source.name)}: {source.reason}" for source in coverage[:3] if source.reason)
+        raise AnalyzerError(f"nothing could be read, so there is no score: {reasons}")
+    counts = {"lines": sum(source.lines for source in coverage)}
+    counts |= {signal.key: sum(s.count(bit) for s in sources) for bit, signal in enumerate(settings.signals)}
+    # A run over other sources, or over few lines, says nothing about this one's rates.
+    history = [
+        run
+        for run in read_history(settings, [settings.suffix], f"{now:%Y-%m-%d}")
+        if run.selection == settings.selection and run.lines * COMPARED_FROM >= counts["lines"]
+    ]
+    templates = name_problems(sources, history)
+    problems = find_problems(sources, history, templates)
+    hiding_patterns = [tally.patterns[bit] for bit in hiding]
+    all_read = counts["lines"] and not any(COVERAGE_STATES[source.state] for source in coverage)  # else nothing is gone
+    hours, bits = count_hours(sources), enumerate(settings.subsystems, len(settings.signals))
+    events = {label: sum(source.count(bit) for source in sources) for bit, label in bits}
+    return Analysis(
+        generated=now,
+        settings=settings,
+        counts=counts,
+        subsystems=events,
+        score=health_score(counts, settings.signals),
+        anomalies=find_anomalies(sources, settings, counts),
+        coverage=tuple(coverage),
+        facts=tuple(facts),
+        levels=count_levels(sources),
+        problems=problems,
+        compared=tuple(run.date for run in history),
+        resolved=find_resolved(problems, history, templates, hiding_patterns) if history and all_read else (),
+        hours=hours,
+        peak=find_peak(hours, sources, templates, facts),
+        losses=find_losses(sources, settings.signals),
+        ignored={rule: sum(source.hides(bit) for source in sources) for bit, rule in zip(hiding, rules, strict=True)},
+        incidents=find_incidents(sources, problems, templates),
+        silent=find_silent(sources, events, facts, history, None if settings.inputs else now),
+        floods=find_floods(sources, history),
+        last_words=find_last_words(sources, facts, templates),
+        zeros=next((n for n, run in enumerate(reversed(history), 1) if run.score), len(history) + 1),
+        last=history[-1] if history else None,
+    )
+
+
+def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> list[Facts]:
+    """Read all sources into the tally within the time limit; what the engine says of the containers."""
+    until = time.monotonic() + settings.timeout_s
+
+    def tick() -> None:
+        show(tally.sources.values(), until - time.monotonic())
+
+    collector = Collector(settings, tally, int(now.timestamp()) - settings.days * 86_400, Turn(until, until))
+    collector.find()
+    read_in_turn(collector.readings, collector.turn, tick)
+    return collector.facts
+
+
+def publish(analysis: Analysis) -> Path:
+    """Write report and JSON; the report's path. The caller holds the lock."""
+    settings, day = analysis.settings, f"{analysis.generated:%Y-%m-%d}"
+    report = settings.status / f"WEEKLY_HEALTH_REPORT_{day}.md"
+    write_section(report, render_section(analysis), f"ai-log-analyzer{settings.suffix}")
+    write_atomic(settings.status / f"health_{day}{settings.suffix}.json", render_json(analysis))
+    return report
+
+
+def deliver(
+    settings: Settings, analysis: Analysis | None, text: str, prog: str = PROG, more: Iterable[Family] = ()
+) -> int:
+    """Export, and send what is due; exit code 3 and a line on standard error for what did not arrive."""
+    code = 0
+    if export := settings.export:
+        families = families_of(analysis) if analysis else families_of_failure(export)
+        try:
+            write_atomic(export, render_prometheus([*families, *more]), mode=0o644)
+        except OSError as error:
+            code = complain(AnalyzerError(f"{excerpt(str(export))} could not be written: {error.strerror}", 3), prog)
+    if reason := alert(settings, text):
+        code = complain(AnalyzerError(f"the alert was not delivered: {reason}", 3), prog)
+        if analysis:
+            try:
+                publish(replace(analysis, undelivered=reason))
+            except OSError as error:
+                complain(AnalyzerError(f"the report could not be told of it: {error.strerror}"), prog)
+    return code
+
+
+@contextlib.contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the status folder, which is made if need be; AnalyzerError (75) when another run has it."""
+    settings.status.mkdir(parents=True, exist_ok=True)
+    for path in (settings.status, settings.root / CONFIG_NAME, settings.root / ".env"):
+        if path.exists() and path.stat().st_mode & stat.S_IWOTH:
+            complain(AnalyzerError(f"warning: {excerpt(str(path))} can be written by others; chmod o-w it"))
+    lock = settings.status / ".ai_log_analyzer.lock"
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AnalyzerError(f"another run holds {lock}; wait for its end", 75) from None
+    try:
+        yield
+    finally:
+        os.close(fd)  # the file stays: a run that waits for a removed one would meet nobody
+
+
+def run_with_pings(settings: Settings, work: Callable[[], tuple[int, str]], prog: str = PROG) -> int:
+    """The exit code of a run, of whose beginning and end the dead-man's switch is told; `work` gives (code, text)."""
+    code, text = 1, ""
+    ping(settings, "/start", prog=prog)
+    try:
+        code, text = work()
+    finally:
+        ping(settings, "/fail" if code else "", text, prog)
+    return code
+
+
+def ping(settings: Settings, event: str, text: str = "", prog: str = PROG) -> None:
+    """Tell the dead-man's switch of a run; whatever it answers, the run goes on."""
+    if not settings.ping:
+        return
+    from urllib.request import Request, urlopen  # takes as much memory as all the rest
+
+    parts = urlsplit(settings.ping)
+    url = parts._replace(path=parts.path.rstrip("/") + event).geturl()
+    try:
+        with time_limit(PING_S, TimeoutError()):
+            urlopen(Request(url, data=text.encode() or None), timeout=PING_S).close()  # noqa: S310  # nosec B310
+    except Exception as error:  # noqa: BLE001  # its text may hold the URL
+        reason = f"it answered {error.code}" if hasattr(error, "code") else type(error).__name__
+        complain(AnalyzerError(f"QT_PING_URL was not told {event or 'success'} ({reason})"), prog)
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -4366,47 +4455,10 @@ class Console:
             return
         self.next_progress = time.monotonic() + 0.2
         states = [source.state for source in sources if source.ended]
-        bad = sum(STATES[state] for state in states)
+        bad = sum(COVERAGE_STATES[state] for state in states)
         megabytes = sum(source.characters for source in sources) / 1e6
         line = f"{len(states)}/{len(list(sources))} sources{f', {bad} not whole' if bad else ''} · {megabytes:,.0f} MB"
         print(f"\r\x1b[K      {line} · {left_s:.0f} s left\r", end="", file=sys.stderr, flush=True)
-
-
-def extract(settings: Settings, now: dt.datetime, console: Console) -> Analysis:
-    """Steps 1 and 2: analyse, and say what was found."""
-    console.say("[1/4] Extracting container logs...")
-    analysis = analyze(settings, now, console.progress)
-    console.say(f"      Collected {sum(source.characters for source in analysis.coverage):,} characters of log data")
-    for source in analysis.coverage:
-        if STATES[source.state]:
-            console.say(f"      ⚠️ {excerpt(source.name)}: {source.state} – {source.reason}")
-    console.say("[2/4] Analyzing logs for anomalies...")
-    verdict = console.rated(analysis.verdict, analysis.score)
-    console.say(f"      Health Score: {verdict}\n      Anomalies: {len(analysis.anomalies)}")
-    changed = "no history yet" if analysis.changed is None else f"{len(analysis.changed)} changed"
-    console.say(f"      Problems: {len(analysis.problems)}, {changed}; {analysis.problem_rate:,} lines per 10,000")
-    return analysis
-
-
-def deliver(
-    settings: Settings, analysis: Analysis | None, text: str, prog: str = PROG, more: Iterable[Family] = ()
-) -> int:
-    """Export, and send what is due; exit code 3 and a line on standard error for what did not arrive."""
-    code = 0
-    if export := settings.export:
-        families = families_of(analysis) if analysis else families_of_failure(export)
-        try:
-            write_atomic(export, render_prometheus([*families, *more]), mode=0o644)
-        except OSError as error:
-            code = complain(AnalyzerError(f"{excerpt(str(export))} could not be written: {error.strerror}", 3), prog)
-    if reason := alert(settings, text):
-        code = complain(AnalyzerError(f"the alert was not delivered: {reason}", 3), prog)
-        if analysis:
-            try:
-                publish(replace(analysis, undelivered=reason))
-            except OSError as error:
-                complain(AnalyzerError(f"the report could not be told of it: {error.strerror}"), prog)
-    return code
 
 
 def complain(error: AnalyzerError, prog: str = PROG) -> int:
@@ -4416,48 +4468,6 @@ def complain(error: AnalyzerError, prog: str = PROG) -> int:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return error.code
-
-
-def execute(args: argparse.Namespace, settings: Settings, now: dt.datetime) -> int:
-    """One whole run, as its console output tells it; one that comes to no report is itself an alert."""
-    console = Console(args.quiet or args.json)
-    console.say(f"{BAR}\nQUANTUM TRADER V3 - AI LOG ANALYZER\n{BAR}")
-    console.say(f"Analysis Date: {now:%Y-%m-%d}\nLog Period: Last {settings.period}\n")
-    try:
-        if args.dry_run:
-            return four_steps(args, settings, now, console)[0]
-        with only_run(settings):
-            return watched(settings, lambda: four_steps(args, settings, now, console))
-    except (AnalyzerError, OSError) as error:
-        reason = not_written(error) if isinstance(error, OSError) else error
-        if reason.code == 1:
-            with contextlib.suppress(OSError):  # the status folder may be what failed
-                deliver(settings, None, f"{title('❌ AI Log Analyzer', now)}\nThe check itself failed: {reason}")
-        raise reason from None
-
-
-def four_steps(args: argparse.Namespace, settings: Settings, now: dt.datetime, console: Console) -> tuple[int, str]:
-    """Read, judge, write and send; exit code and verdict."""
-    analysis = extract(settings, now, console)
-    console.say("[3/4] Generating intelligence summary...")
-    for row in urgent_rows(analysis)[:PROBLEMS_SHOWN]:
-        console.say(f"      {row}")
-    code = 0
-    if args.dry_run:
-        console.say("[4/4] Dry run: nothing is written or sent\n")
-        if not args.json:
-            console.print(render_section(analysis))
-    else:
-        console.say("[4/4] Appending to weekly health report...")
-        report = publish(analysis)
-        console.say(f"🧩 AI Log Analyzer: Section appended to {report.name}")
-        code = deliver(settings, analysis, alert_text(analysis) if alert_due(analysis) else "")
-    if args.json:
-        console.print(render_json(analysis).rstrip("\n"))
-    partial = " (partial)" if analysis.partial else ""
-    console.say(f"\n{BAR}\n✅ AI Log Analysis Complete - Score: {analysis.score:.1f}/100{partial}\n{BAR}")
-    under = args.fail_under is not None and analysis.score < args.fail_under
-    return code or (4 if under else 0), analysis.verdict
 
 
 def guarded(prog: str, work: Callable[[], int]) -> int:

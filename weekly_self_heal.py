@@ -64,10 +64,10 @@ import ai_log_analyzer as ala  # see above
 
 PROG = "weekly_self_heal.py"
 MARKER = "weekly-self-heal"  # of the base report; what stands outside its marker lines is never changed
-STATES = {"failed": "❌", "warning": "⚠️", "ok": "✅", "skipped": "⏭️"}  # worst first
+PHASE_STATES = {"failed": "❌", "warning": "⚠️", "ok": "✅", "skipped": "⏭️"}  # worst first
 # What becomes of a module, worst first, and the state of the phase that goes with it.
-VERDICTS = {"broken": "failed", "restored": "warning", "left alone": "warning"}
-VERDICTS |= dict.fromkeys(("deleted", "moved", "changed", "new", "intact"), "ok")
+RESULTS = {"broken": "failed", "restored": "warning", "left alone": "warning"}
+RESULTS |= dict.fromkeys(("deleted", "moved", "changed", "new", "intact"), "ok")
 # Folders that hold no modules of the system; virtual environments are also known by their pyvenv.cfg.
 FOREIGN = {".git", ".hg", ".svn", ".venv", "venv", "site-packages", "node_modules", ".tox", ".nox", ".eggs", ".cache"}
 FOREIGN |= {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
@@ -175,7 +175,7 @@ class Plan:
 class Outcome:
     """What became of a phase. `details` are blocks of Markdown, `healed` is plain text for the alert."""
 
-    state: str  # a key of STATES
+    state: str  # a key of PHASE_STATES
     reason: str
     details: Sequence[str] = ()
     healed: Sequence[str] = ()
@@ -184,7 +184,7 @@ class Outcome:
     @property
     def words(self) -> str:
         """The state with its sign."""
-        return f"{STATES[self.state]} {self.state}"
+        return f"{PHASE_STATES[self.state]} {self.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Phase:
 
 def worst(states: Iterable[str]) -> str:
     """The worst of some states; ok when there are none."""
-    return min(states, key=list(STATES).index, default="ok")
+    return min(states, key=list(PHASE_STATES).index, default="ok")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -364,23 +364,23 @@ def check_modules(plan: Plan, until: float) -> Outcome:
     return module_outcome(healer.findings, good.notes + git.notes, known=known)
 
 
-def module_outcome(findings: Sequence[Finding], notes: Sequence[str], *, known: bool) -> Outcome:
+def module_outcome(findings: Sequence[ModuleResult], notes: Sequence[str], *, known: bool) -> Outcome:
     """What was found, as a phase's outcome. On the first run everything is new, and not worth a row."""
-    order = list(VERDICTS)
-    verdicts = [finding.verdict for finding in findings]
+    order = list(RESULTS)
+    results = [finding.result for finding in findings]
     calm = {"intact"} if known else {"intact", "new"}
-    notable = sorted((f for f in findings if f.verdict not in calm), key=lambda f: (order.index(f.verdict), f.module))
-    rows = [(f.module, f.verdict, f.text, f.kept) for f in notable]
+    notable = sorted((f for f in findings if f.result not in calm), key=lambda f: (order.index(f.result), f.module))
+    rows = [(f.module, f.result, f.text, f.kept) for f in notable]
     first = "" if known else " (first run)"
     return Outcome(
-        state=worst([VERDICTS[verdict] for verdict in verdicts] + ["warning" for _ in notes]),
-        reason=f"{len(findings):,} modules: {counted(verdicts, order)}{first}"
-        + some("broken", [f.module for f in notable if f.verdict == "broken"]),
+        state=worst([RESULTS[result] for result in results] + ["warning" for _ in notes]),
+        reason=f"{len(findings):,} modules: {counted(results, order)}{first}"
+        + some("broken", [f.module for f in notable if f.result == "broken"]),
         details=[
             *(f"- ⚠️ {ala.cell(note)}" for note in notes),
             table(("Module", "Verdict", "Finding", "Kept as"), rows),
         ],
-        healed=[f"{f.module}: {f.text}" for f in notable if f.verdict == "restored"],
+        healed=[f"{f.module}: {f.text}" for f in notable if f.result == "restored"],
     )
 
 
@@ -527,7 +527,7 @@ def listed(out: bytes) -> Iterator[tuple[str, list[str]]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Good:
+class ManifestEntry:
     """An entry of the manifest: how a module was when it was last seen sound, and what git wanted of it then."""
 
     sha256: str
@@ -545,12 +545,14 @@ class KnownGood:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.folder = plan, plan.settings.status / "known_good"
         self.manifest = self.folder / "manifest.json"
-        self.entries: dict[str, Good] = {}
+        self.entries: dict[str, ManifestEntry] = {}
         self.submodules: set[str] = set()
         self.notes: list[str] = []
         try:
             document = json.loads(self.manifest.read_bytes())
-            entries = {module: Good(**entry) for module, entry in document["modules"].items() if plan.selects(module)}
+            entries = {
+                module: ManifestEntry(**entry) for module, entry in document["modules"].items() if plan.selects(module)
+            }
             self.entries, self.submodules = entries, set(document["submodules"])
         except FileNotFoundError:
             pass
@@ -568,7 +570,7 @@ class KnownGood:
             return data if digest(data) == sha256 else None
         return None
 
-    def keep(self, sound: Mapping[str, Good], links: Iterable[str], until: float) -> None:
+    def keep(self, sound: Mapping[str, ManifestEntry], links: Iterable[str], until: float) -> None:
         """Make the sound modules the known good ones. Nothing is written that is there already."""
         self.folder.mkdir(mode=0o750, exist_ok=True)
         with ThreadPoolExecutor(16) as pool:  # side by side the disk needs a third of the time
@@ -580,7 +582,7 @@ class KnownGood:
         entries |= {m: good for m, good in sound.items() if m not in missed}
         self.write(dict(sorted(entries.items())), sorted(links))
 
-    def store(self, until: float, module: str, good: Good) -> bool:
+    def store(self, until: float, module: str, good: ManifestEntry) -> bool:
         """Keep a copy of a module, if it still is what was looked at; whether there is a whole one."""
         with contextlib.suppress(OSError):
             if self.content(good.sha256) is not None:
@@ -591,7 +593,7 @@ class KnownGood:
                 return True
         return False
 
-    def write(self, entries: Mapping[str, Good], submodules: Sequence[str]) -> None:
+    def write(self, entries: Mapping[str, ManifestEntry], submodules: Sequence[str]) -> None:
         """Write the manifest, a line for each module, then remove the copies that it does not name."""
         rows = ",\n".join(f"{json.dumps(module)}: {json.dumps(asdict(good))}" for module, good in entries.items())
         text = f'{{"schema": 1, "submodules": {json.dumps(submodules)}, "modules": {{\n{rows}\n}}}}\n'
@@ -605,11 +607,11 @@ class KnownGood:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ModuleResult:
     """What is said of one module; `kept` is where its broken file is, as a path under root."""
 
     module: str
-    verdict: str  # a key of VERDICTS
+    result: str  # a key of RESULTS
     text: str = ""
     kept: str = ""
 
@@ -621,8 +623,8 @@ class Healer:
     plan: Plan
     good: KnownGood
     git: Git
-    findings: list[Finding] = field(default_factory=list)
-    sound: dict[str, Good] = field(default_factory=dict)  # the next known good ones
+    findings: list[ModuleResult] = field(default_factory=list)
+    sound: dict[str, ManifestEntry] = field(default_factory=dict)  # the next known good ones
 
     def look(self, modules: Iterable[str], until: float) -> None:
         """Judge every module that is there, and every one that should be."""
@@ -630,18 +632,22 @@ class Healer:
         absent = dict.fromkeys(sorted({*self.good.entries, *self.git.repos} - {*there}), self.judge_absent)
         for module, judge in {**there, **absent}.items():
             try:
-                late = Finding(module, "left alone", "not looked at within the time limit")
+                late = ModuleResult(module, "left alone", "not looked at within the time limit")
                 found = judge(module) if time.monotonic() < until else late
             except OSError as error:
                 # The disk does not give it back: broken. One that is locked or huge may well be sound.
                 reason = f"it cannot be read: {error.strerror}"
-                found = self.heal(module, reason) if error.errno == errno.EIO else Finding(module, "left alone", reason)
-            if found.verdict in {"broken", "left alone"} and module in self.good.entries:
+                found = (
+                    self.heal(module, reason)
+                    if error.errno == errno.EIO
+                    else ModuleResult(module, "left alone", reason)
+                )
+            if found.result in {"broken", "left alone"} and module in self.good.entries:
                 self.sound[module] = self.good.entries[module]  # what is not sound now is not forgotten
-            self.findings += [found] if found.verdict != "absent" else []
+            self.findings += [found] if found.result != "absent" else []
 
-    def judge(self, module: str) -> Finding:
-        """The verdict on a module that is there, restored if need be. What is as HEAD holds it is never touched."""
+    def judge(self, module: str) -> ModuleResult:
+        """The result on a module that is there, restored if need be. What is as HEAD holds it is never touched."""
         known, data = self.good.entries.get(module), read_module(self.plan.root / module)
         if known and digest(data) == known.sha256:
             return self.accept(module, data, "intact")
@@ -651,52 +657,54 @@ class Healer:
         if not fault:
             return self.accept(module, data, "changed" if known else "new")
         if fault.startswith(INVALID) and (python := newer_python(self.plan, module, data)):
-            return Finding(module, "left alone", f"{fault}, but valid for {python}")
+            return ModuleResult(module, "left alone", f"{fault}, but valid for {python}")
         if wanted:
             how = "committed" if self.git.is_committed(module) else "staged"
-            return Finding(module, "left alone", f"{fault}, as it is {how}")
+            return ModuleResult(module, "left alone", f"{fault}, as it is {how}")
         if module in self.git.busy:
-            return Finding(module, "left alone", f"{fault}, in a merge that is not ended")
+            return ModuleResult(module, "left alone", f"{fault}, in a merge that is not ended")
         return self.heal(module, fault)
 
-    def judge_absent(self, module: str) -> Finding:
-        """The verdict on a module that should be there. Only what is surely gone is missing."""
+    def judge_absent(self, module: str) -> ModuleResult:
+        """The result on a module that should be there. Only what is surely gone is missing."""
         known = self.good.entries.get(module)
         try:
             (self.plan.root / module).lstat()
         except (FileNotFoundError, NotADirectoryError):
             if known and not self.git.pause(module) and self.deletion_is_meant(module, known):
                 how = "staged" if module in self.git.committed else "committed"
-                return Finding(module, "deleted", f"the deletion is {how} in git")
+                return ModuleResult(module, "deleted", f"the deletion is {how} in git")
             if known and (name := self.moved_to(known)):
                 self.sound[module] = replace(known, moved=name)
-                return Finding(module, "moved", f"it is {name} now")
-            return Finding(module, "absent") if module in self.git.busy else self.heal(module, "missing")
-        return Finding(module, "changed", "it is no longer a plain file") if known else Finding(module, "absent")
+                return ModuleResult(module, "moved", f"it is {name} now")
+            return ModuleResult(module, "absent") if module in self.git.busy else self.heal(module, "missing")
+        return (
+            ModuleResult(module, "changed", "it is no longer a plain file") if known else ModuleResult(module, "absent")
+        )
 
-    def moved_to(self, known: Good) -> str:
+    def moved_to(self, known: ManifestEntry) -> str:
         """The module that came with the content of one that went, in this run or in an earlier one."""
         came = (m for m, good in self.sound.items() if m not in self.good.entries and good.sha256 == known.sha256)
         name = known.moved or ("" if known.sha256 == digest(b"") else next(came, ""))
         return name if name in self.sound else ""
 
-    def deletion_is_meant(self, module: str, known: Good) -> bool:
+    def deletion_is_meant(self, module: str, known: ManifestEntry) -> bool:
         """Whether git says so: the checkout it was in no longer holds it, or is itself no longer a submodule."""
         if known.repo in self.git.answered:
             return module not in self.git.repos
         return known.repo in self.good.submodules - self.git.links and bool(self.git.answered)
 
-    def accept(self, module: str, data: bytes, verdict: str) -> Finding:
+    def accept(self, module: str, data: bytes, result: str) -> ModuleResult:
         """Take a sound module as known good."""
         about, known = (self.plan.root / module).lstat(), self.good.entries.get(module)
         head, repo = self.git.heads.get(module, ""), self.git.repos.get(module)
         if known and known.repo not in {None, *self.git.answered}:  # its checkout cannot be asked now
             head, repo = known.head, known.repo
         mode = stat.S_IMODE(about.st_mode)
-        self.sound[module] = Good(
+        self.sound[module] = ManifestEntry(
             sha256=digest(data), mode=mode, uid=about.st_uid, gid=about.st_gid, head=head, repo=repo
         )
-        return Finding(module, verdict)
+        return ModuleResult(module, result)
 
     def copies(self, module: str) -> Iterator[tuple[str, bytes]]:
         """The sound copies to restore from, the newer first: HEAD, if it has changed since the known good one."""
@@ -714,21 +722,21 @@ class Healer:
             if data is not None and (not data or not fault_of(data)):
                 yield words, data
 
-    def heal(self, module: str, fault: str) -> Finding:
+    def heal(self, module: str, fault: str) -> ModuleResult:
         """Restore a module, or say why not."""
         if pause := self.git.pause(module):
-            return Finding(module, "left alone", f"{fault}; {pause}")
+            return ModuleResult(module, "left alone", f"{fault}; {pause}")
         words, data = next(self.copies(module), ("", b""))
         if not words:
-            return Finding(module, "broken", f"{fault}; there is no sound copy to restore it from")
+            return ModuleResult(module, "broken", f"{fault}; there is no sound copy to restore it from")
         if self.plan.check:
-            return Finding(module, "broken", f"{fault}; it would be restored from {words}")
+            return ModuleResult(module, "broken", f"{fault}; it would be restored from {words}")
         try:
             kept = self.replace(module, data)
         except OSError as error:
-            return Finding(module, "broken", f"{fault}; not restored from {words}: {error.strerror or error}")
+            return ModuleResult(module, "broken", f"{fault}; not restored from {words}: {error.strerror or error}")
         self.accept(module, data, "restored")
-        return Finding(module, "restored", f"{fault}; restored from {words}", kept)
+        return ModuleResult(module, "restored", f"{fault}; restored from {words}", kept)
 
     def replace(self, module: str, data: bytes) -> str:
         """Put sound bytes in a module's place; where the broken file is kept."""
@@ -895,7 +903,7 @@ def await_up(container: Container, began: float, until: float) -> tuple[Containe
 
 # ---------------------------------------------------------------------------------------------- phase 4: system
 
-Reading = tuple[str, str, float, str]  # key of LIMITS, what is measured, its value, the value in words
+Measurement = tuple[str, str, float, str]  # key of LIMITS, what is measured, its value, the value in words
 
 
 def measure_system(plan: Plan, until: float) -> Outcome:
@@ -916,7 +924,7 @@ def measure_system(plan: Plan, until: float) -> Outcome:
     )
 
 
-def read_host(plan: Plan, _: float) -> Iterator[Reading]:
+def read_host(plan: Plan, _: float) -> Iterator[Measurement]:
     """Load for each processor that may be used, memory without caches that can be dropped, swap, and uptime."""
     load, processors, info = os.getloadavg()[2], len(os.sched_getaffinity(0)), meminfo()
     yield "load", "Load", load / processors, f"{load:.2f} on {processors} processors"
@@ -933,13 +941,13 @@ def meminfo() -> dict[str, int]:
     return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows}
 
 
-def share(key: str, what: str, used: float, total: float) -> Reading:
+def share(key: str, what: str, used: float, total: float) -> Measurement:
     """How much of something is used, in percent."""
     percent = 100 * used / total
     return key, what, percent, f"{percent:.0f} % of {total / 2**20:,.0f} MiB"
 
 
-def read_container_memory(plan: Plan, until: float) -> Iterator[Reading]:
+def read_container_memory(plan: Plan, until: float) -> Iterator[Measurement]:
     """The memory of each container with a limit, and of the one that this runs in, as cgroups version 1 or 2 tell."""
     names: dict[str, str] = {}
     for host in ala.find_hosts(plan.settings)[:1]:
@@ -965,7 +973,7 @@ def cgroup_memory(folder: Path) -> tuple[int, int]:
     return int((folder / usage).read_text()) - idle, int((folder / limit).read_text())
 
 
-def read_disks(plan: Plan, _: float) -> Iterator[Reading]:
+def read_disks(plan: Plan, _: float) -> Iterator[Measurement]:
     """Room and inodes of root's filesystem and of every disk that is mounted to be written to."""
     seen: set[int] = set()
     for folder in [plan.root, Path("/"), *mounted_disks()]:
@@ -1299,11 +1307,13 @@ def weekly(args: argparse.Namespace, plan: Plan) -> tuple[int, str]:
     states = [outcome.state for outcome in outcomes.values()]
     score = f" - Score: {analysis.score:.1f}/100" if analysis else ""
     where = "nothing was changed" if plan.check else plan.report.name
-    console.say(f"\n{ala.BAR}\n{STATES[worst(states)]} Weekly Self-Heal Complete{score} - {counted(states, STATES)}")
+    console.say(
+        f"\n{ala.BAR}\n{PHASE_STATES[worst(states)]} Weekly Self-Heal Complete{score} - {counted(states, PHASE_STATES)}"
+    )
     console.say(f"{where}\n{ala.BAR}")
     bad = {"failed": {"failed"}, "warning": {"failed", "warning"}}.get(args.fail_on, set[str]())
     under = args.fail_under is not None and analysis is not None and analysis.score < args.fail_under
-    text = f"{STATES[worst(states)]} {counted(states, STATES)}{score}"
+    text = f"{PHASE_STATES[worst(states)]} {counted(states, PHASE_STATES)}{score}"
     return code or (4 if under or bad.intersection(states) else 0), text
 
 
@@ -1315,7 +1325,7 @@ def execute(args: argparse.Namespace, plan: Plan) -> int:
         return weekly(args, plan)[0]
     try:
         with ala.only_run(plan.settings):
-            return ala.watched(plan.settings, lambda: weekly(args, plan), PROG)
+            return ala.run_with_pings(plan.settings, lambda: weekly(args, plan), PROG)
     except KeyboardInterrupt:
         raise ala.AnalyzerError("interrupted; what was healed until then stays healed", 130) from None
     except OSError as error:  # nothing can be written, not even the lock: the messages are all that is left

@@ -56,7 +56,7 @@ def slow_counts(*streams: bytes, patterns: dict[str, str] | None = None) -> dict
     return counts | {"lines": len(lines)}
 
 
-def feed(source: ala.SourceTally, *chunks: bytes, stream: int = 1) -> ala.Verdict:
+def feed(source: ala.SourceTally, *chunks: bytes, stream: int = 1) -> ala.Ending:
     """Count bytes that come in these chunks as a file's do; what becomes of the source."""
     lines = ala.FileLines()
     lines.head = None  # whatever the bytes, they are no gzip
@@ -65,7 +65,7 @@ def feed(source: ala.SourceTally, *chunks: bytes, stream: int = 1) -> ala.Verdic
             source.feed(block)
     for block in lines.close(0):
         source.feed(block)
-    return lines.verdict()
+    return lines.ending()
 
 
 def analyzer(

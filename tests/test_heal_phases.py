@@ -548,7 +548,7 @@ def test_the_values_of_this_machine_are_what_other_tools_say(tmp_path: Path) -> 
 
 
 def test_a_value_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_host(*_: object) -> Iterator[wsh.Reading]:
+    def read_host(*_: object) -> Iterator[wsh.Measurement]:
         raise PermissionError
 
     monkeypatch.setattr(wsh, "read_host", read_host)

@@ -432,7 +432,7 @@ def test_padded_gzip_in_pieces_of_any_size_is_read_whole(data: bytes, size: int)
     blocks = [block for at in range(0, len(data), size) for block in lines.feed(1, data[at : at + size])]
     blocks += lines.close(0)
     assert [line for block in blocks for line in block.zeroed] == [b"x"] * 10
-    assert lines.verdict() == ("whole", "")
+    assert lines.ending() == ("whole", "")
 
 
 def test_hours_that_one_source_alone_remembers_do_not_break_the_peak(
@@ -521,7 +521,7 @@ def test_journal_entries_in_pieces_of_any_size_are_read_exactly(fields: int, siz
     lines = [line for block in blocks for line in block.zeroed]
     assert lines == b"\n".join(messages).translate(ala.ZEROED).split(b"\n")
     assert blocks[0].time(0) == b"2025-11-24T16:00:00.000000000Z"
-    assert entries.verdict() == ("whole", "")
+    assert entries.ending() == ("whole", "")
 
 
 def test_a_journal_entry_without_an_end_is_left_and_the_next_ones_are_read() -> None:
@@ -529,7 +529,7 @@ def test_a_journal_entry_without_an_end_is_left_and_the_next_ones_are_read() -> 
     data = [export(b"x" * (ala.LINE_MAX + 5))[:-2], b"more" * 300_000 + b"\n\n", export(b"next")]
     blocks = [block for piece in data for block in entries.feed(1, piece)]
     assert [block.zeroed for block in blocks] == [[b"next"]]
-    assert entries.verdict()[0] == "damaged"
+    assert entries.ending()[0] == "damaged"
     assert len(entries.held) < 100
 
 
