@@ -130,6 +130,14 @@ FAILURES = (
     ("no such host", "the engine's host is not known"),
     ("not a swarm manager", "this engine is no Swarm manager"),
 )
+# What may be asked for, by its key in the configuration; its flag, if it has one, what that takes, and the help.
+SOURCE_KINDS = {
+    "containers": ("--container", "GLOB", "read these containers only; repeatable"),
+    "units": ("--unit", "GLOB", "read these systemd units; repeatable"),
+    "services": ("--service", "GLOB", "read these Swarm services; repeatable"),
+    "contexts": ("--context", "NAME", "read this Docker context; repeatable"),
+    "exclude": ("", "", ""),
+}
 SICK = {"restarting", "dead"}  # states of a container that are failures whenever they are met
 SEVERITIES = ("critical", "error", "warning", "info")
 ID_LENGTH = 6  # of a problem's short name
@@ -193,11 +201,7 @@ class Settings:
     root: Path
     days: int = 7
     timeout_s: float = 60.0
-    containers: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    units: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
-    contexts: tuple[str, ...] = ()
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # globs or names by a key of SOURCE_KINDS
     inputs: tuple[str, ...] = ()
     signals: tuple[Signal, ...] = SIGNALS
     subsystems: Mapping[str, str] = field(default_factory=lambda: SUBSYSTEMS)
@@ -218,8 +222,11 @@ class Settings:
     @property
     def selection(self) -> dict[str, list[str]]:
         """What of the host is read: runs are compared only with those that read the same."""
-        names = ("containers", "exclude", "units", "services", "contexts")
-        return {name: sorted(getattr(self, name)) for name in names if getattr(self, name)}
+        return {kind: sorted(names) for kind, names in self.sources.items() if names}
+
+    def named(self, kind: str) -> tuple[str, ...]:
+        """What is asked for of one kind of source."""
+        return self.sources.get(kind, ())
 
     @property
     def suffix(self) -> str:
@@ -1268,7 +1275,7 @@ def find_hosts(settings: Settings) -> list[Host]:
     engine = shutil.which("docker") or shutil.which("podman")
     if not engine:
         return []
-    return [Host((engine, "--context", name), f"{name}/") for name in settings.contexts] or [Host((engine,))]
+    return [Host((engine, "--context", name), f"{name}/") for name in settings.named("contexts")] or [Host((engine,))]
 
 
 def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | None]:
@@ -1288,6 +1295,19 @@ def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | N
     return facts
 
 
+def list_names(host: Host, until: float, field: str, *command: str) -> dict[str, str]:
+    """Id and name (the field of the format) of each row that an engine lists, by name; AnalyzerError when it fails.
+
+    A linked container also lists `other/alias`, which is not its own.
+    """
+    status, out, err = run(host.command(*command, "--format", f"{{{{.ID}}}}\t{{{{.{field}}}}}"), until)
+    if status != 0:
+        raise AnalyzerError(plain_reason(err) if status else "it does not answer; see `systemctl status docker`")
+    rows = (line.split("\t") for line in out.decode(errors="replace").splitlines())
+    names = {key: next(name for name in names.split(",") if "/" not in name) for key, names in rows}
+    return dict(sorted(names.items(), key=lambda item: item[1]))
+
+
 def matches(name: str, globs: Iterable[str]) -> bool:
     """Whether one of the globs names it."""
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
@@ -1303,7 +1323,8 @@ class Collector:
     turn: Turn
     facts: list[Facts] = field(default_factory=list)
     readings: deque[tuple[SourceTally, Reading]] = field(default_factory=deque)
-    names: dict[str, list[str]] = field(default_factory=lambda: {"container": [], "service": []})
+    names: dict[str, list[str]] = field(default_factory=lambda: {"container": [], "service": []})  # that are there
+    services: set[str] = field(default_factory=set)  # that are read
 
     def failed(self, name: str, reason: str) -> None:
         """Note a source that cannot be read."""
@@ -1311,24 +1332,27 @@ class Collector:
 
     def find(self) -> None:
         """All sources that the settings name; without any, those of Docker, else of the journal."""
-        wanted = self.settings
-        if wanted.inputs:
+        if self.settings.inputs:
             self.find_files()
             return
-        hosts = find_hosts(wanted)
-        named = wanted.containers or wanted.services or wanted.contexts
-        if hosts and (named or not wanted.units):
+        hosts, units = find_hosts(self.settings), self.settings.named("units")
+        named = any(map(self.settings.named, ("containers", "services", "contexts")))
+        if hosts and (named or not units):
             for number, host in enumerate(hosts):
-                left = (self.turn.end - time.monotonic()) / (len(hosts) - number + 1)
-                self.find_on(host, time.monotonic() + left)
-            self.unmatched(wanted.containers, self.names["container"], "container")
-            self.unmatched(wanted.services, self.names["service"], "service")
+                until = time.monotonic() + (self.turn.end - time.monotonic()) / (len(hosts) - number + 1)
+                for find in (self.find_services, self.find_containers):
+                    try:
+                        find(host, until)
+                    except AnalyzerError as error:
+                        self.failed(host.prefix.rstrip("/") or "docker", str(error))
+            for kind, names in self.names.items():
+                self.unmatched(self.settings.named(f"{kind}s"), names, kind)
         elif named:
             self.failed("docker", "no docker command found; install Docker or use --input FILE")
-        if not wanted.units and (hosts or named):
+        if not units and (hosts or named):
             return
         if shutil.which("journalctl"):
-            self.find_in_journal(everything=not wanted.units)
+            self.find_in_journal(units)
         else:
             self.failed("journal", "neither docker nor journalctl is here; use --input FILE")
 
@@ -1340,37 +1364,28 @@ class Collector:
             self.readings.append((source, read_file(source, name, self.turn)))
         self.readings = deque(sorted(self.readings, key=lambda item: not Path(item[0].name).is_file()))
 
-    def ask(self, host: Host, until: float, *arguments: str) -> bytes | None:
-        """What an engine lists; None and a note when it fails."""
-        status, out, err = run(host.command(*arguments), until)
-        if status == 0:
-            return out
-        reason = plain_reason(err) if status else "it does not answer; see `systemctl status docker`"
-        self.failed(host.prefix.rstrip("/") or "docker", reason)
-        return None
+    def find_services(self, host: Host, until: float) -> None:
+        """The services of one engine that are asked for."""
+        if globs := self.settings.named("services"):
+            found = list_names(host, until, "Name", "service", "ls")
+            self.names["service"] += found.values()
+            for key, name in found.items():
+                if matches(name, globs):
+                    self.services.add(name)
+                    self.add(host, ("service", "logs", "--raw"), key, name, None)
 
-    def find_on(self, host: Host, until: float) -> None:
-        """The containers of one engine, and its services where they are asked for."""
-        wanted = self.settings
-        listed = self.ask(host, until, "ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}")
-        if listed is None:
-            return
-        names = parse_listing(listed)
-        services: dict[str, str] = {}
-        if wanted.services and (found := self.ask(host, until, "service", "ls", "--format", "{{.ID}}\t{{.Name}}")):
-            services = parse_listing(found)
-            self.names["service"] += services.values()
-            services = {key: name for key, name in services.items() if matches(name, wanted.services)}
-        for key, name in services.items():
-            self.add(host, ("service", "logs", "--raw"), key, name, None)
+    def find_containers(self, host: Host, until: float) -> None:
+        """The containers of one engine, but for those of services that are read: these hold the same lines."""
+        names = list_names(host, until, "Names", "ps", "-a", "--no-trunc")
         self.names["container"] += names.values()
-        globs = wanted.containers or (() if wanted.services else ("*",))
-        chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, wanted.exclude)}
+        only_services = self.settings.named("services") and not self.settings.named("containers")
+        globs, exclude = self.settings.named("containers") or ("*",), self.settings.named("exclude")
+        chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, exclude) and not only_services}
         facts = inspect(host, list(chosen), min(until, time.monotonic() + PROBE_S)) if chosen else {}
         for key, name in chosen.items():
             fact = facts.get(key)
-            if fact and fact.service in services.values():
-                continue  # the service's log holds the same lines
+            if fact and fact.service in self.services:
+                continue
             self.facts += [fact] if fact else []
             if key in facts and fact is None:
                 self.tally.source(host.prefix + name).end(*NO_ANSWER)
@@ -1378,9 +1393,8 @@ class Collector:
                 self.failed(host.prefix + name, plain_reason(b"no such file or directory"))
             else:
                 self.add(host, ("logs",), key, name, fact)
-        if not chosen and not services and not wanted.containers and not wanted.services:
-            reason = "it has no container to read; start one or use --input FILE"
-            self.failed(host.prefix.rstrip("/") or "docker", reason)
+        if not chosen and not only_services and not self.settings.named("containers"):
+            raise AnalyzerError("it has no container to read; start one or use --input FILE")
 
     def add(self, host: Host, kind: tuple[str, ...], key: str, name: str, facts: Facts | None) -> None:
         """A container or service that is to be read."""
@@ -1395,17 +1409,17 @@ class Collector:
                 there = ", ".join(sorted(names)) or "none"
                 self.failed(glob, excerpt(f"no {what} of this name; there are: {there}", 300))
 
-    def find_in_journal(self, *, everything: bool) -> None:
-        """The units that the settings name, or all services and containers that the journal knows."""
+    def find_in_journal(self, named: Sequence[str]) -> None:
+        """The units of these globs; without any, all services and containers that the journal knows."""
         units, containers = self.journal_values("_SYSTEMD_UNIT"), self.journal_values("CONTAINER_NAME")
         shared = {"docker.service", *filter(None, map(self.unit_of, containers))}
-        if everything:
-            units = [unit for unit in units if unit.endswith(".service")]
-            containers = [name for name in containers if not matches(name, self.settings.exclude)]
-        else:
-            globs = [glob + end for glob in self.settings.units for end in ("", ".service")]
-            self.unmatched(self.settings.units, [*units, *(unit.removesuffix(".service") for unit in units)], "unit")
+        if named:
+            self.unmatched(named, [*units, *(unit.removesuffix(".service") for unit in units)], "unit")
+            globs = [glob + end for glob in named for end in ("", ".service")]
             units, containers = [unit for unit in units if matches(unit, globs)], []
+        else:
+            units = [unit for unit in units if unit.endswith(".service")]
+            containers = [name for name in containers if not matches(name, self.settings.named("exclude"))]
         wanted = {name: [f"CONTAINER_NAME={name}"] for name in containers}
         for unit in units:  # an engine's unit holds its containers' lines as well, which are read as theirs
             own = [f"SYSLOG_IDENTIFIER={name}" for name in ENGINE_IDENTIFIERS]
@@ -1430,13 +1444,6 @@ class Collector:
         if status != 0 or err.strip():
             self.failed("journal", plain_reason(err) if status is not None else "journalctl does not answer")
         return sorted(out.decode(errors="replace").splitlines())
-
-
-def parse_listing(out: bytes) -> dict[str, str]:
-    """Id and name of each row, by name. A linked container also lists `other/alias`, which is not its own."""
-    rows = (line.split("\t") for line in out.decode(errors="replace").splitlines())
-    names = {row[0]: next(name for name in row[1].split(",") if "/" not in name) for row in rows}
-    return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -3715,7 +3722,6 @@ DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
 ON: Kind = ("score or change", lambda v: v in {"score", "change"})
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
 TEMPLATE: Kind = ("JSON with {text} inside a string", lambda v: v == "" or is_template(v))
-SOURCES = dict.fromkeys(("containers", "exclude", "units", "services", "contexts"), TEXTS)
 ALERT = {"below": NUMBER, "format": FORM, "on": ON, "template": TEMPLATE}
 IGNORE = {"pattern": PATTERN, "problem": TEXT, "reason": TEXT, "container": TEXT, "until": DATE, "rate": NUMBER}
 CONFIG_PARTS = ("weights", "signals", "subsystems", "sources", "thresholds", "alert", "export", "ignore")
@@ -3819,12 +3825,13 @@ def apply_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
         signals[key] = replace(signals[key], weight=float(weight))
     for key, threshold in config_part(config, "thresholds", dict.fromkeys(signals, COUNT)).items():
         signals[key] = replace(signals[key], threshold=threshold)
-    changes: dict[str, Any] = {name: tuple(globs) for name, globs in config_part(config, "sources", SOURCES).items()}
-    changes |= {f"alert_{name}": value for name, value in config_part(config, "alert", ALERT).items()}
+    sources = config_part(config, "sources", dict.fromkeys(SOURCE_KINDS, TEXTS))
+    changes = {f"alert_{name}": value for name, value in config_part(config, "alert", ALERT).items()}
     if export := config_part(config, "export", {"prometheus": TEXT}):
         changes["export"] = settings.root / export["prometheus"]
     return replace(
         settings,
+        sources={kind: tuple(names) for kind, names in sources.items()},
         signals=tuple(signals.values()),
         subsystems={**settings.subsystems, **config_part(config, "subsystems", PATTERN)},
         ignore=tuple(_ignore_rule(rule) for rule in config_parts(config, "ignore", IGNORE)),
@@ -4379,10 +4386,9 @@ def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="time for reading all logs (60)",
     )
-    add("--container", action="append", default=[], metavar="GLOB", help="read these containers only; repeatable")
-    add("--unit", action="append", default=[], metavar="GLOB", help="read these systemd units; repeatable")
-    add("--service", action="append", default=[], metavar="GLOB", help="read these Swarm services; repeatable")
-    add("--context", action="append", default=[], metavar="NAME", help="read this Docker context; repeatable")
+    for kind, (flag, value, words) in SOURCE_KINDS.items():
+        if flag:
+            add(flag, dest=kind, action="append", default=[], metavar=value, help=words)
     add("--root", metavar="DIR", help="the system's folder; everything is written to DIR/status")
     add("--config", type=Path, metavar="FILE", help=f"configuration (ROOT/{CONFIG_NAME})")
     add("--no-alert", action="store_true", help="send no alert")
@@ -4404,17 +4410,17 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     for key in config:
         known_key(key, CONFIG_PARTS + WEEKLY_PARTS)
     settings = apply_config(Settings(root=root, days=args.days, timeout_s=args.timeout), config)
-    named: dict[str, list[str]] = {"containers": args.container, "units": args.unit, "services": args.service}
-    if args.input and (any(named.values()) or args.context):
+    named = {kind: names for kind in SOURCE_KINDS if (names := tuple(dict.fromkeys(getattr(args, kind, ()))))}
+    if args.input and named:
         raise AnalyzerError("--input reads the named files and nothing else; leave out the other sources", 2)
-    if any(named.values()):  # what is named on the command line replaces all that the file names
-        globs: dict[str, Any] = {kind: tuple(names) for kind, names in named.items()}
-        settings = replace(settings, **globs)
-    elif settings.units and not settings.containers:  # a unit in the file is read beside the containers
-        settings = replace(settings, containers=("*",))
+    sources = dict(settings.sources)
+    if named.keys() - {"contexts"}:  # what is named on the command line replaces all that the file names
+        sources |= {"containers": (), "units": (), "services": ()}
+    elif sources.get("units") and not sources.get("containers"):  # a unit in the file is read beside the containers
+        sources["containers"] = ("*",)
     return replace(
         settings,
-        contexts=tuple(dict.fromkeys(args.context)) or settings.contexts,
+        sources=sources | named,
         inputs=tuple(dict.fromkeys(args.input)),
         webhook="" if args.no_alert else check_url(environ.get("QT_ALERT_WEBHOOK", "").strip(), "QT_ALERT_WEBHOOK"),
         ping=check_url(environ.get("QT_PING_URL", "").strip(), "QT_PING_URL"),

@@ -832,7 +832,7 @@ def check_containers(plan: Plan, until: float) -> Outcome:
         try:
             found |= {(c.host, c.key): c for c in list_containers(host, until)}
         except ala.AnalyzerError as error:
-            silent.append(str(error))
+            silent.append(f"{host.prefix}{error}")
     if not found:
         state, reason = ("failed", "; ".join(silent)) if silent else ("warning", "the engine has no container")
         return Outcome(state=state, reason=reason)
@@ -857,11 +857,7 @@ def check_containers(plan: Plan, until: float) -> Outcome:
 
 def list_containers(host: ala.Host, until: float) -> list[Container]:
     """Every container of an engine, running or not; AnalyzerError when it does not answer."""
-    command = host.command("ps", "-a", "--no-trunc", "--format", "{{.ID}}\t{{.Names}}")
-    status, out, err = ala.run(command, min(until, time.monotonic() + 20))
-    if status != 0:
-        raise ala.AnalyzerError(host.prefix + (ala.plain_reason(err) if status else "the engine does not answer"))
-    names = ala.parse_listing(out)
+    names = ala.list_names(host, min(until, time.monotonic() + 20), "Names", "ps", "-a", "--no-trunc")
     facts = ala.inspect(host, list(names), min(until, time.monotonic() + 20)) if names else {}
     # One that is listed and not inspected is gone by now.
     return [Container(host, key, host.prefix + name, facts[key]) for key, name in names.items() if key in facts]
