@@ -168,6 +168,7 @@ ALERT_DEADLINE_S = 30.0
 PING_S = 10.0
 RETRY_PAUSES_S = (1.0, 2.0, 4.0)
 REFUSALS = {f"the server answered {status}" for status in (400, 413, 422)}  # of this message, not of all
+PENDING_NAME = "alert_pending.json"
 PENDING_MAX = 10  # undelivered messages that are kept
 KNOWN_BYTES = 3 << 20  # how many bytes of distinct kinds of line are remembered at once
 TABLE_MAX = 5  # rows of the longest tables in the report
@@ -533,6 +534,7 @@ class Analysis:
     last_words: Mapping[str, tuple[str, str]]  # of containers that ended: when, and a template or a line
     zeros: int  # runs in a row, this one included, whose score is 0
     last: Run | None  # the last run that this one is compared with
+    advice: tuple[Advice, ...] = ()  # most urgent first
     undelivered: str = ""  # why the alert did not arrive
 
     @property
@@ -2852,11 +2854,11 @@ def in_words(span: dt.timedelta) -> str:
     return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
 
 
-def recommend(analysis: Analysis) -> list[Advice]:
+def recommend(analysis: Analysis) -> tuple[Advice, ...]:
     """What to do, most urgent first; each row follows from figures, times or what the engine says."""
     makers = (container_rows, incident_rows, change_rows, muted_rows, reading_rows, score_rows)
     rows = [*analysis.silent, *analysis.floods, *(row for rows in makers for row in rows(analysis))]
-    return sorted(rows, key=lambda row: -row.urgency)[:ADVICE_MAX]
+    return tuple(sorted(rows, key=lambda row: -row.urgency)[:ADVICE_MAX])
 
 
 def container_rows(analysis: Analysis) -> Iterator[Advice]:
@@ -3264,10 +3266,9 @@ def _render_anomalies(anomalies: Sequence[Anomaly]) -> Iterator[str]:
 
 def _advice(analysis: Analysis) -> Iterator[str]:
     """What to do, each with the command that shows it."""
-    rows = recommend(analysis)
-    if not rows:
+    if not analysis.advice:
         yield "Nothing to do."
-    for row in rows:
+    for row in analysis.advice:
         head = f"- {URGENCY[row.urgency]}{row.text}"
         fits = len(head) + min(len(row.quote), TEMPLATE_MIN) < WIDTH - 4
         yield head + (
@@ -3308,7 +3309,7 @@ def render_json(analysis: Analysis) -> str:
         "advice": [
             {"urgency": row.urgency, "text": alert_row(row), "since": row.since}
             | {"sources": [*map(excerpt, row.sources)]}
-            for row in recommend(analysis)
+            for row in analysis.advice
         ],
         "incidents": [
             {
@@ -3361,10 +3362,8 @@ def _problem(problem: Problem) -> dict[str, Any]:
 Family: TypeAlias = tuple[str, str, str, Mapping[str, float]]  # name, what it is, its label or nothing, samples
 
 
-def families_of(analysis: Analysis) -> list[Family]:
+def families_of(analysis: Analysis, pending: int, ended: dt.datetime) -> list[Family]:
     """What a run found, for Prometheus; a count over a window may fall, so that all are gauges."""
-    took = (dt.datetime.now(dt.UTC) - analysis.generated).total_seconds()
-    pending = len(read_pending(analysis.settings.status / "alert_pending.json"))
     states = Counter(source.state for source in analysis.coverage)
     return [
         ("health_score", "Health score from 0 to 100.", "", {"": analysis.score}),
@@ -3384,7 +3383,12 @@ def families_of(analysis: Analysis) -> list[Family]:
         ("sources", "Sources by how they were read.", "state", {state: states[state] for state in COVERAGE_STATES}),
         ("partial", "Whether some logs could not be read whole.", "", {"": int(analysis.partial)}),
         ("alerts_pending", "Alerts that could not be delivered.", "", {"": pending}),
-        ("run_duration_seconds", "How long the run took.", "", {"": round(took, 2)}),
+        (
+            "run_duration_seconds",
+            "How long the run took.",
+            "",
+            {"": round((ended - analysis.generated).total_seconds(), 2)},
+        ),
         *families_of_end(1, int(analysis.generated.timestamp())),
     ]
 
@@ -3395,11 +3399,9 @@ def families_of_end(success: int, last: int | None) -> list[Family]:
     return [("run_success", "Whether the last run came to a report.", "", {"": success}), *([began] if last else [])]
 
 
-def families_of_failure(export: Path) -> list[Family]:
-    """What there is to say when a run came to no report: when the last one did stays known."""
-    found = None
-    with contextlib.suppress(OSError):
-        found = re.search(rf"^quantum_{LAST_SUCCESS} (\d+)$", export.read_text(errors="replace"), re.MULTILINE)
+def families_of_failure(earlier: str) -> list[Family]:
+    """What there is to say when a run came to no report: when the last one did stays known from the earlier export."""
+    found = re.search(rf"^quantum_{LAST_SUCCESS} (\d+)$", earlier, re.MULTILINE)
     return families_of_end(0, int(found[1]) if found else None)
 
 
@@ -3558,7 +3560,7 @@ def alert_text(analysis: Analysis, extra: Iterable[str] = ()) -> str:
 
 def urgent_rows(analysis: Analysis) -> list[str]:
     """What is to be done now or this week, as chats and the console show it."""
-    return [URGENCY[row.urgency] + alert_row(row) for row in recommend(analysis) if row.urgency > 1]
+    return [URGENCY[row.urgency] + alert_row(row) for row in analysis.advice if row.urgency > 1]
 
 
 def alert_row(row: Advice) -> str:
@@ -3618,7 +3620,7 @@ def alert(settings: Settings, text: str = "") -> str:
 
     What did not arrive is kept in `status/alert_pending.json` for the next run, unless the server refuses it as such.
     """
-    pending = settings.status / "alert_pending.json"
+    pending = settings.status / PENDING_NAME
     texts = read_pending(pending) + ([text] if text else [])
     if not settings.webhook or not texts:
         return ""
@@ -4185,7 +4187,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
     all_read = counts["lines"] and not any(COVERAGE_STATES[source.state] for source in coverage)  # else nothing is gone
     hours, bits = count_hours(sources), enumerate(settings.subsystems, len(settings.signals))
     events = {label: sum(source.count(bit) for source in sources) for bit, label in bits}
-    return Analysis(
+    analysis = Analysis(
         generated=now,
         settings=settings,
         counts=counts,
@@ -4209,6 +4211,7 @@ def analyze(settings: Settings, now: dt.datetime, show: Show = lambda *_: None) 
         zeros=next((n for n, run in enumerate(reversed(history), 1) if run.score), len(history) + 1),
         last=history[-1] if history else None,
     )
+    return replace(analysis, advice=recommend(analysis))
 
 
 def collect(settings: Settings, tally: Tally, now: dt.datetime, show: Show) -> list[Facts]:
@@ -4239,8 +4242,12 @@ def deliver(
     """Export, and send what is due; exit code 3 and a line on standard error for what did not arrive."""
     code = 0
     if export := settings.export:
-        families = families_of(analysis) if analysis else families_of_failure(export)
         try:
+            if analysis:
+                pending, ended = len(read_pending(settings.status / PENDING_NAME)), dt.datetime.now(dt.UTC)
+                families = families_of(analysis, pending, ended)
+            else:
+                families = families_of_failure(export.read_text(errors="replace") if export.exists() else "")
             write_atomic(export, render_prometheus([*families, *more]), mode=0o644)
         except OSError as error:
             code = complain(AnalyzerError(f"{excerpt(str(export))} could not be written: {error.strerror}", 3), prog)

@@ -17,7 +17,7 @@ from more_incidents import SCENARIOS
 import ai_log_analyzer as ala
 
 
-def judged(root: Path, weeks: Sequence[Week]) -> tuple[ala.Analysis, list[ala.Advice]]:
+def judged(root: Path, weeks: Sequence[Week]) -> tuple[ala.Analysis, Sequence[ala.Advice]]:
     """The last week after runs over those before it, with what to do."""
     (root / "logs").mkdir()
     for number, week in enumerate(weeks, 1):
@@ -31,7 +31,7 @@ def judged(root: Path, weeks: Sequence[Week]) -> tuple[ala.Analysis, list[ala.Ad
         with ala.only_run(settings):
             analysis = ala.analyze(settings, now)
             ala.publish(analysis)
-    return analysis, ala.recommend(analysis)
+    return analysis, analysis.advice
 
 
 def is_right(truth: Truth, advice: Sequence[ala.Advice]) -> bool:
@@ -98,7 +98,7 @@ def test_what_is_calm_says_that_there_is_nothing_to_do(tmp_path: Path) -> None:
     (tmp_path / "in.log").write_text("2026-11-20 10:00:00 all is well\n" * 100)
     settings = ala.Settings(root=tmp_path, inputs=(str(tmp_path / "in.log"),), subsystems={})
     analysis = ala.analyze(settings, MONDAY)
-    assert ala.recommend(analysis) == []
+    assert analysis.advice == ()
     assert "### 💡 System Intelligence\nNothing to do.\n" in ala.render_section(analysis)
 
 
