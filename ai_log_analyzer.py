@@ -21,6 +21,30 @@ Cron, Mondays 04:00 in the host's time zone:
   0 4 * * 1  cd /opt/quantum && python3 tools/ai_log_analyzer.py >> status/analyzer.log 2>&1
 """
 
+# How this file is built. A reading yields blocks of lines with their times and ends with what became of the source;
+# the tally finds out once what each kind of line says and counts; comparisons and advice follow from the counts alone;
+# tables of them become text; `run` does all of it in order.
+#
+#   tables, values             what may be changed; what is passed on (frozen)
+#   commands                   the one way to run another program; touches processes and the clock
+#   collect, sources           how a source is read, and which there are; touches engines, journal, files
+#   times, lines, traces       a line -> its time, level, shape, and its role in a stack trace
+#   text                       text of others -> safe text: nothing leaves but through `excerpt`
+#   tally, compare, intelligence    lines -> counts -> problems -> incidents and advice
+#   render                     all of it -> Markdown, JSON, gauges
+#   publish, alert             touch the status folder, and the network
+#   configuration, doctor      touch the environment, TOML files and crontabs
+#   run, command line          one run from its settings; the settings from flags
+#
+# Where to add, each in one or two places:
+#   a signal or subsystem      a row of SIGNALS or SUBSYSTEMS
+#   a word for a level         a word of _LEVELS; a header that says it in its own way: an alternative of FIXED
+#   a secret                   a row of _RULES, or a word in _LABEL and in the hints of its rule
+#   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it
+#   a part of the report       a row of PARTS, and the function that gives its paragraphs
+#   advice                     a function that yields rows of Advice, named in `recommend`
+#   a phase of the weekly run  a row of PHASES in weekly_self_heal.py, and the function that gives its Outcome
+
 from __future__ import annotations
 
 import argparse
@@ -1446,6 +1470,24 @@ class Collector:
         if status != 0 or err.strip():
             self.failed("journal", plain_reason(err) if status is not None else "journalctl does not answer")
         return sorted(out.decode(errors="replace").splitlines())
+
+
+def look_at_docker(host: Host, kind: Sequence[str], name: str, since: dt.datetime, until: dt.datetime) -> str:
+    """For a container or a service, of which the CLI takes no end."""
+    period = ["--since", f"{since:%Y-%m-%dT%H:%MZ}"]
+    period += [] if "service" in kind else ["--until", f"{until:%Y-%m-%dT%H:%MZ}"]
+    return shlex.join([Path(host.argv[0]).name, *host.argv[1:], *kind, *period, name]) + " 2>&1"
+
+
+def look_at_journal(match: Sequence[str], since: dt.datetime, until: dt.datetime) -> str:
+    """For a match of the journal."""
+    period = [f"--since={since:%Y-%m-%d %H:%M:%S} UTC", f"--until={until:%Y-%m-%d %H:%M:%S} UTC"]
+    return shlex.join(["journalctl", "-o", "cat", *period, *match])
+
+
+def look_at_file(name: str, *_: dt.datetime) -> str:
+    """For a file, plain or gzip."""
+    return shlex.join(["zcat", "-f", "--", name])
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -3000,42 +3042,33 @@ def render_section(analysis: Analysis) -> str:
     """The report's section in Markdown, without its markers."""
     settings = analysis.settings
     note = " (input files: read whole, whatever their dates)" if settings.inputs else ""
-    metrics = {"Log Lines Analyzed": analysis.counts["lines"]}
-    metrics |= {signal.label: analysis.counts[signal.key] for signal in settings.signals}
     parts = [
         "## 🧠 AI Log Analysis Summary",
         f"**Analysis Date:** {analysis.generated:%Y-%m-%d}",
         f"**Health Score:** {analysis.verdict}",
         f"**Log Period:** Last {settings.period}{note}",
         *([f"**Alert:** not delivered: {analysis.undelivered}"] if analysis.undelivered else []),
-        *_part(
-            "Metrics Overview",
-            table(("Metric", "Count"), [(cell(label), f"{count:,}") for label, count in metrics.items()]),
-        ),
-        *_part(
-            "AI Subsystem Activity",
-            table(
-                ("Subsystem", "Events"), [(cell(label), f"{count:,}") for label, count in analysis.subsystems.items()]
-            ),
-        ),
-        *_part("Declared Levels", _levels(analysis)),
-        *_part("Where the Score Went", _losses(analysis.losses)),
-        *_part("Ignored", _ignored(analysis)),
-        *_part("Coverage", _coverage(analysis.coverage)),
-        *_part("Containers", _containers(analysis.facts)),
-        *_part("When", _when(analysis)),
-        *_part("Changed Problems", _changed(analysis)),
-        *_part("Top Problems", _top(analysis)),
-        *_part("🔍 Detected Anomalies", ["\n".join(_render_anomalies(analysis.anomalies)) or "No anomalies detected."]),
-        *_part("💡 System Intelligence", ["\n".join(_advice(analysis))]),
-        f"*Generated by AI Log Analyzer - {analysis.generated.isoformat(timespec='seconds')}*",
     ]
+    for heading, render in PARTS.items():
+        if paragraphs := render(analysis):
+            parts += [f"### {heading}\n{paragraphs[0]}", *paragraphs[1:]]
+    parts.append(f"*Generated by AI Log Analyzer - {analysis.generated.isoformat(timespec='seconds')}*")
     return "\n\n".join(parts) + "\n"
 
 
-def _part(title: str, content: Sequence[str]) -> list[str]:
-    """A part of the report under its heading; none without content."""
-    return [f"### {title}\n{content[0]}", *content[1:]] if content else []
+def _metrics(analysis: Analysis) -> list[str]:
+    """The documented counts."""
+    counts = {"Log Lines Analyzed": analysis.counts["lines"]}
+    return _counts("Metric", "Count", counts | {s.label: analysis.counts[s.key] for s in analysis.settings.signals})
+
+
+def _subsystems(analysis: Analysis) -> list[str]:
+    """The lines of each subsystem."""
+    return _counts("Subsystem", "Events", analysis.subsystems)
+
+
+def _counts(what: str, unit: str, counts: Mapping[str, int]) -> list[str]:
+    return table((what, unit), [(cell(label), f"{count:,}") for label, count in counts.items()])
 
 
 def _levels(analysis: Analysis) -> list[str]:
@@ -3182,36 +3215,20 @@ def command_for(problem: Problem) -> str:
     return command if len(literal) > 2 and excerpt(command, COMMAND_MAX) == command else ""
 
 
-def look_at_docker(host: Host, kind: Sequence[str], name: str, since: dt.datetime, until: dt.datetime) -> str:
-    """For a container or a service, of which the CLI takes no end."""
-    period = ["--since", f"{since:%Y-%m-%dT%H:%MZ}"]
-    period += [] if "service" in kind else ["--until", f"{until:%Y-%m-%dT%H:%MZ}"]
-    return shlex.join([Path(host.argv[0]).name, *host.argv[1:], *kind, *period, name]) + " 2>&1"
-
-
-def look_at_journal(match: Sequence[str], since: dt.datetime, until: dt.datetime) -> str:
-    """For a match of the journal."""
-    period = [f"--since={since:%Y-%m-%d %H:%M:%S} UTC", f"--until={until:%Y-%m-%d %H:%M:%S} UTC"]
-    return shlex.join(["journalctl", "-o", "cat", *period, *match])
-
-
-def look_at_file(name: str, *_: dt.datetime) -> str:
-    """For a file, plain or gzip."""
-    return shlex.join(["zcat", "-f", "--", name])
-
-
 def said_span(first_time: str, last_time: str) -> str:
     """Two times in words."""
     first, last = (f"{parse_time(time):%a %d %b %H:%M}" for time in (first_time, last_time))
     return first if first == last else f"{first} → {last}"
 
 
-def _losses(losses: Sequence[Loss]) -> list[str]:
+def _losses(analysis: Analysis) -> list[str]:
     """Where the documented score lost its points."""
+    head = ("Signal", "Points Lost", "Mostly From", "Lines That Declare INFO or DEBUG")
     rows = [
-        (cell(loss.signal.label), f"{loss.points:,.1f}", named(loss.sources), f"{loss.calm_lines:,}") for loss in losses
+        (cell(loss.signal.label), f"{loss.points:,.1f}", named(loss.sources), f"{loss.calm_lines:,}")
+        for loss in analysis.losses
     ]
-    return table(("Signal", "Points Lost", "Mostly From", "Lines That Declare INFO or DEBUG"), rows, TABLE_MAX)
+    return table(head, rows, TABLE_MAX)
 
 
 def _ignored(analysis: Analysis) -> list[str]:
@@ -3226,8 +3243,9 @@ def _ignored(analysis: Analysis) -> list[str]:
     return ["\n".join(rows)] if rows else []
 
 
-def _coverage(coverage: Sequence[Coverage]) -> list[str]:
+def _coverage(analysis: Analysis) -> list[str]:
     """The sources that were not read whole, worst first, and how many were."""
+    coverage = analysis.coverage
     states = Counter(source.state for source in coverage)
     empty = f", {states['empty']} without a line" if states["empty"] else ""
     timeless = [source.name for source in coverage if source.lines and not source.first]
@@ -3244,38 +3262,57 @@ def _coverage(coverage: Sequence[Coverage]) -> list[str]:
     return ["\n".join([whole, *_list([source for source in coverage if source.state != "whole"], rows_of)])]
 
 
-def _containers(facts: Sequence[Facts]) -> list[str]:
+def _containers(analysis: Analysis) -> list[str]:
     """The containers worth a look, from what the engine says of them."""
 
     def rows_of(fact: Facts) -> list[str]:
         return [f"- {named([fact.name])}: **{fact.status}**, {cell(fact.finding.removeprefix(f'{fact.status}, '))}"]
 
-    odd = [fact for fact in facts if fact.finding]
-    usual = f"{len(facts) - len(odd)} of {len(facts)} containers show nothing unusual."
-    return ["\n".join([usual, *_list(odd, rows_of)])] if facts else []
+    odd, number = [fact for fact in analysis.facts if fact.finding], len(analysis.facts)
+    usual = f"{number - len(odd)} of {number} containers show nothing unusual."
+    return ["\n".join([usual, *_list(odd, rows_of)])] if number else []
 
 
-def _render_anomalies(anomalies: Sequence[Anomaly]) -> Iterator[str]:
+def _anomalies(analysis: Analysis) -> list[str]:
     """Each with excerpts; where there are many, only the heaviest with more than one."""
-    for place, anomaly in enumerate(anomalies):
-        yield f"- {anomaly.text}"
-        for name, line in anomaly.excerpts[: SAMPLES if not place or len(anomalies) < 4 else 1]:
+    rows = []
+    for place, anomaly in enumerate(analysis.anomalies):
+        rows.append(f"- {anomaly.text}")
+        for name, line in anomaly.excerpts[: SAMPLES if not place or len(analysis.anomalies) < 4 else 1]:
             head = f"  - {named([name])}: "
-            yield head + _span(excerpt(line), len(head))
+            rows.append(head + _span(excerpt(line), len(head)))
+    return ["\n".join(rows) or "No anomalies detected."]
 
 
-def _advice(analysis: Analysis) -> Iterator[str]:
+def _advice(analysis: Analysis) -> list[str]:
     """What to do, each with the command that shows it."""
-    if not analysis.advice:
-        yield "Nothing to do."
+    rows = []
     for row in analysis.advice:
         head = f"- {URGENCY[row.urgency]}{row.text}"
-        fits = len(head) + min(len(row.quote), TEMPLATE_MIN) < WIDTH - 4
-        yield head + (
-            f"{': ' if fits else chr(10) + '  - '}{_span(row.quote, fits * len(head) + 4)}" if row.quote else ""
-        )
+        if row.quote and len(head) + min(len(row.quote), TEMPLATE_MIN) < WIDTH - 4:
+            rows.append(f"{head}: {_span(row.quote, len(head) + 4)}")
+        else:
+            rows += [head, *([f"  - {_span(row.quote, 4)}"] if row.quote else [])]
         if row.command and excerpt(row.command, COMMAND_MAX) == row.command:
-            yield f"  - {code_span(row.command, table=False)}"
+            rows.append(f"  - {code_span(row.command, table=False)}")
+    return ["\n".join(rows) or "Nothing to do."]
+
+
+# Heading of a part -> its paragraphs; one without any is left out. What matters most comes last, where `tail` shows it.
+PARTS: Mapping[str, Callable[[Analysis], list[str]]] = {
+    "Metrics Overview": _metrics,
+    "AI Subsystem Activity": _subsystems,
+    "Declared Levels": _levels,
+    "Where the Score Went": _losses,
+    "Ignored": _ignored,
+    "Coverage": _coverage,
+    "Containers": _containers,
+    "When": _when,
+    "Changed Problems": _changed,
+    "Top Problems": _top,
+    "🔍 Detected Anomalies": _anomalies,
+    "💡 System Intelligence": _advice,
+}
 
 
 def render_json(analysis: Analysis) -> str:
