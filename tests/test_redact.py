@@ -153,7 +153,8 @@ def test_a_literal_secret_goes_wherever_it_stands() -> None:
 
 
 def test_the_secrets_of_the_environment_are_the_default() -> None:
-    code = "import ai_log_analyzer as a; t = 'said quite 0rdinary words'; print(a.redact(t), a.excerpt(t), a.redact(t, ()))"
+    code = "import ai_log_analyzer as a; t = 'said quite 0rdinary words'; "
+    code += "print(a.redact(t), a.excerpt(t), a.redact(t, ()))"
     environ = {**os.environ, "BINANCE_API_SECRET": "quite 0rdinary words", "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout == f"said {REDACTED} said {REDACTED} said quite 0rdinary words\n"
