@@ -2104,7 +2104,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,}",
          r"|(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-])))"),
         # what looks like a password, or a key in a line that speaks of one
-        ("", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
+        ("! ^ passw passphrase cookie invalid secret credential psk private kennwort wachtwoord contrase senha parola"
+         " haslo losenord sifre mot", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
          r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
