@@ -38,12 +38,13 @@ Cron, Mondays 04:00 in the host's time zone:
 #
 # Where to add, each in one or two places:
 #   a signal or subsystem      a row of SIGNALS or SUBSYSTEMS
-#   a word for a level         a word of _LEVELS; a header that says it in its own way: an alternative of FIXED
-#   a secret                   a row of _RULES, or a word in _LABEL and in the hints of its rule
-#   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it
+#   a word for a level         a word of _LEVELS; a header of its own: an alternative of FIXED, whose group is such a word
+#   a secret                   a row of _RULES; a word for a password: _SPOKEN, and the hints of the two rules that use it
+#   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it (GLOBs replace each other)
 #   a part of the report       a row of PARTS, and the function that gives its paragraphs
 #   advice                     a function that yields rows of Advice, named in `recommend`
 #   a phase of the weekly run  a row of PHASES in weekly_self_heal.py, and the function that gives its Outcome
+# What the report and the weekly run say by then stands in tests/test_section_fuzz.py, tests/test_heal_*.py and the README.
 
 from __future__ import annotations
 
@@ -1603,10 +1604,9 @@ NEGATED = _verbose(
 )
 NEGATIONS = ("no", "0", "zero", "without", "any", "nil", "null", "false", "error-free", "[]", '""', "''")
 _STEMS = {"critical": "critical fatal panic", "error": "error exception failed traceback", "warning": "warn"}
-_CAMEL = {"error": r"|(?<=[a-z])(?:Error|Exception)\b"}
 WORDS = [  # level, stems in small letters one of which is in each of its words, and the words
-    (name, stems.split(), re.compile(rf"(?i:\b(?:{stems.replace(' ', '|')})(?:s|ked|ings?)?\b){_CAMEL.get(name, '')}"))
-    for name, stems in _STEMS.items()
+    (name, stems.split(), re.compile(rf"(?i:\b(?:{stems.replace(' ', '|')})(?:s|ked|ings?)?\b)" + camel))
+    for (name, stems), camel in zip(_STEMS.items(), ("", r"|(?<=[a-z])(?:Error|Exception)\b", ""), strict=True)
 ]
 _UNIT = r"(?:\s?(?:[KMGT]i?B|[kmgt]b|bytes?|[mun]?s|secs?|seconds?|min|minutes?|hours?|days?)(?![\w/]))?"
 _EDGE = r"\s,;()\[\]{}<>\"'=|"
@@ -1656,8 +1656,7 @@ def _guessed(text: str) -> str:
 
 
 def parse_line(line: str | bytes) -> tuple[str, bool, str, str]:
-    """Line -> its level, whether it declares it, its role in a stack trace (a key of STEPS), and its message without
-    header and envelope."""
+    """Line -> level, whether it declares it, role in a stack trace (a key of STEPS), message without its envelope."""
     text = _text(line)
     declared, message, stamped = _parse(text)
     named = declared or _guessed(text)
@@ -1672,8 +1671,7 @@ def parse_line(line: str | bytes) -> tuple[str, bool, str, str]:
 
 
 def _parse(text: str) -> tuple[str | None, str, bool]:
-    """Text of a line -> (declared level or None, message without header and envelope, whether it begins with a time
-    if it declares nothing)."""
+    """Text of a line -> declared level, message without its envelope, whether it begins with a time and no level."""
     declared: str | None
     if PROSE.match(text):
         return _access(text), text, False
@@ -1698,8 +1696,7 @@ def _parse(text: str) -> tuple[str | None, str, bool]:
 def _text(line: str | bytes) -> str:
     line = line[:EXCERPT_MAX]  # a hostile line costs no more than a long one
     text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
-    if "\x1b" in text:
-        text = ANSI.sub("", text)
+    text = ANSI.sub("", text) if "\x1b" in text else text
     prefix = PREFIX.match(text) if "|" in text or text[:1].isdigit() else None
     return text[prefix.end() :] if prefix else text
 
@@ -1877,7 +1874,7 @@ NOT_SECRET = re.compile(
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
     r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
-    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok"
+    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
@@ -1899,17 +1896,19 @@ _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*"
     r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
-_OTHER_THING = re.compile(  # token_id, secretName
-    r"(?:[_-]|(?<![A-Z])(?=[A-Z]))(?i:id|index|name|file|address|arn|digest|fingerprint)(?i:s?)(?![a-z])"
+_OTHER = re.compile(
+    r"(?:[_-]|(?<![A-Z])(?=[A-Z]))(?i:(?:id|index|name|file|address|arn|digest|fingerprint)s?)(?![a-z])"
 )
 _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
     r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
     r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
-_SPEAKS_OF_ONE = re.compile(
-    r"(?i)passw|cookie|invalid user|passphrase|secret|credential|psk|private.?key|kennwort|wachtwoord|contrase|senha"
-    r"|парол|パスワード|密[码碼]|비밀번호|has[lł]o|l[oö]senord|[sş]ifre|parola|mot de passe|كلمة"
+# "Password" as programs and people write it: even a plain word behind it is one.
+_SPOKEN = (
+    r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|psk\b|kennwort|wachtwoord|mot de passe|contrasena|senha|parola"
+    r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|密[码碼]|비밀번호|كلمة المرور"
 )
+_SPEAKS_OF_ONE = re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|secret|credential|private.?key")
 Hit = re.Match[str]
 
 
@@ -1957,23 +1956,22 @@ def _like_one(hit: Hit) -> bool:
 
 def _labelled(hit: Hit) -> bool:
     """Whether label, suffix, separator and value together say: a secret."""
-    value, after = hit["s"].strip(), hit.string[hit.end("s") :]
+    value = hit["s"].strip()
     label = list(_ANY_LABEL.finditer(hit.string, *hit.span("name")))[-1]
     suffix, kind, word = hit.string[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
-    if _OTHER_THING.search(suffix) or NOT_SECRET.fullmatch(value):
+    if _OTHER.search(suffix) or NOT_SECRET.fullmatch(value):
         return False
-    sentence = ":" in hit["sep"] and value.isalpha() and value.islower() and "phrase" not in word
-    if re.match(r"\\*[\"']:" if hit["q"] else r" [a-z\d]+(?![\w=:])" if sentence else r"(?!)", after):
-        return False  # the next key of a schema, or prose
+    if hit["q"] and re.match(r"\\*[\"']:", hit.string[hit.end("s") :]):  # the next key of a schema
+        return False
     before, soft = hit.string[max(0, hit.start() - 40) : hit.start()], hit["soft"] is not None
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", before)
-    prose = soft and not flag and not (hit["q"] and word.startswith("passw"))
+    prose = soft and not flag and not (hit["q"] and kind == "plain")
     if kind == "key":
         key = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search("(?i)secret|wallet|phrase|signer", hit.string)
         return bool(
             key or (_is_dense(value) and not _PUBLIC.match(value)) or (_OWNER.search(before) and _is_random(value, 20))
         )
-    told = kind == "strong" if prose else kind == "weak" and hit["q"]
+    told = kind in {"plain", "strong"} if prose else kind == "weak" and hit["q"]
     random = _is_random(value) or bool(told and re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
         id_of_many = word in {"session", "session id"} and (
@@ -1982,7 +1980,7 @@ def _labelled(hit: Hit) -> bool:
         return random and not (id_of_many or "hash" in suffix.lower() or _ID.fullmatch(value))
     if prose or not re.fullmatch(r"(?i)[_-]?(?:\d+|s|old|new|plain|value|hash|key|base|prod)?", suffix):
         return random and not (soft and re.fullmatch("[0-9a-f]{8,16}", value))
-    if hit["q"] or flag or (kind == "strong" and word.startswith("p")):
+    if hit["q"] or flag or kind == "plain":
         return len(value) > 2
     if "=" in hit["sep"]:
         return not re.fullmatch(r"[\d./%]+", value)
@@ -1991,8 +1989,8 @@ def _labelled(hit: Hit) -> bool:
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
-    r"(?:(?P<strong>passw(?:or)?[dt]|パスワード|密[码碼]|парол[ья]|mot de passe|contrasena|senha|kennwort|wachtwoord"
-    r"|pass[ _-]?(?:phrase|code)|pwd|psk\b|erlang[ _]cookie|(?<=-)setcookie|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    rf"(?:(?P<plain>{_SPOKEN})"
+    r"|(?P<strong>erlang[ _]cookie|(?<=-)setcookie|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|sess(?:ion)?id|aspxauth"
@@ -2065,7 +2063,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
          r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
          r"|(?<=://)(?![0-9a-f]{128}@)[\w-]{16,200}(?=@)",
-         r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?<![A-Za-z0-9])",
+         r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))",
          r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|AGE-SECRET-KEY-|ATATT",
          r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|dckr_pat|sq[a-z])_",
          r"|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)",
@@ -2097,15 +2095,16 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|pin|password))[\"']?(?:[ ](?:for|to)[ ]\S+|[ ]is|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
          r"|\byour [\w -]{0,30}code is |(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha secret key token credential macaroon session sid"
-         " auth sig seed csrf community", _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
+         " credential macaroon session sid auth sig seed csrf community",
+         _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
         ("$ -", bool,
          r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,}",
          r"|(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-])))"),
         # what looks like a password, or a key in a line that speaks of one
-        ("! ^ passw passphrase cookie invalid secret credential psk private kennwort wachtwoord contrase senha parola"
-         " haslo losenord sifre mot", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
+        ("! ^ pass pwd psk cookie invalid secret credential private kennwort wachtwoord contrasena senha parola haslo"
+         " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
          r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
@@ -2147,11 +2146,13 @@ def _struck(text: str, literal: Iterable[str]) -> str:
 _LETTER = re.compile(
     r"(?:%(?:25)*|(?<!\\)\\++(?:u00|x)(?=[3-7]|20))(20(?<!%20)(?<!%2520)|[46][1-9a-f]|[57][0-9a]|3[0-9])", re.IGNORECASE
 )
-_ESCAPE = re.compile(r"(?i)(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|u(?:20[0-6][0-9a-f]|feff|00ad)|(?=[/\"']))")
+_ESCAPE = re.compile(
+    r"(?i)(?<!\\)\\++(?:(?:u00|x)([2-7][0-9a-f])|u(?:20[0-6][0-9a-f]|feff|00ad)|[nrt](?=\w{12})|(?=[/\"']))"
+)
 
 
 def _decoded(hit: Hit) -> str:
-    return bytes.fromhex(hit[1] or "").decode()
+    return bytes.fromhex(hit[1]).decode() if hit[1] else " " if hit[0][-1] in "nrt" else ""
 
 
 def _undisguised(text: str) -> str:
@@ -4459,8 +4460,9 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     if args.input and named:
         raise AnalyzerError("--input reads the named files and nothing else; leave out the other sources", 2)
     sources = dict(settings.sources)
-    if named.keys() - {"contexts"}:  # what is named on the command line replaces all that the file names
-        sources |= {"containers": (), "units": (), "services": ()}
+    globs = {kind for kind, (_, value, _) in SOURCE_KINDS.items() if value == "GLOB"}
+    if named.keys() & globs:  # what is named on the command line replaces all that the file names
+        sources |= dict.fromkeys(globs, ())
     elif sources.get("units") and not sources.get("containers"):  # a unit in the file is read beside the containers
         sources["containers"] = ("*",)
     return replace(

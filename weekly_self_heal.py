@@ -1115,6 +1115,7 @@ def analyze_logs(plan: Plan, _: float) -> Outcome:
     return Outcome(state="warning" if weak else "ok", reason=reason, analysis=analysis)
 
 
+AGENTS, MODULES, LOGS = 1, 2, 6  # the agents are looked at again when modules were restored; the logs come last
 PHASES = (
     Phase(1, "AI Agent Validation", validate_agents, 120.0),
     Phase(2, "Module Integrity Check", check_modules, 180.0),
@@ -1129,7 +1130,7 @@ PHASES = (
 
 
 def render_base(plan: Plan, outcomes: Mapping[int, Outcome]) -> str:
-    """The base report: a summary of all phases, then what each of the first five found."""
+    """The base report: a summary of all phases, then what each found; that of the logs has a section of its own."""
     pending = Outcome(state="skipped", reason="not ended yet")
     rows = [(f"{p.number}. {p.title}", o.words, o.reason) for p in PHASES if (o := outcomes.get(p.number, pending))]
     parts = [
@@ -1138,7 +1139,7 @@ def render_base(plan: Plan, outcomes: Mapping[int, Outcome]) -> str:
         f"begun {plan.now.isoformat(timespec='seconds')}. What you write outside the marked sections is kept.",
         table(("Phase", "Outcome", "Reason"), rows),
     ]
-    for phase in PHASES[:5]:
+    for phase in (phase for phase in PHASES if phase.number != LOGS):
         outcome = outcomes[phase.number]
         parts += [f"## Phase {phase.number}: {phase.title}", f"**{outcome.words}** – {ala.cell(outcome.reason)}"]
         parts += filter(None, outcome.details)
@@ -1161,7 +1162,7 @@ def alert_text(plan: Plan, outcomes: Mapping[int, Outcome], trouble: Sequence[st
     more = [f"🔧 and {len(healed) - 10} more"] if len(healed) > 10 else []
     lines = [*(f"❌ {text}" for text in [*trouble, *failed]), *(f"🔧 {text}" for text in healed[:10]), *more]
     lines = [ala.excerpt(line, 300) for line in lines]
-    analysis = outcomes[6].analysis
+    analysis = outcomes[LOGS].analysis
     if not lines and not (analysis and ala.alert_due(analysis)):
         return ""
     bare = [ala.title("🩺 Weekly Self-Heal", plan.now), "Health Score: none", *lines]
@@ -1273,21 +1274,21 @@ def run_phases(plan: Plan, phases: Sequence[Phase], args: argparse.Namespace, ou
         console.say(f"      {outcome.words} – {ala.excerpt(outcome.reason, 300)}")
         for text in outcome.healed:
             console.say(f"      🔧 {ala.excerpt(text, 300)}")
-        if phase.number == 2 and outcome.healed and outcomes[1].state == "failed":
-            again = run_phase(PHASES[0], plan)
+        if phase.number == MODULES and outcome.healed and outcomes[AGENTS].state == "failed":
+            again = run_phase(next(each for each in phases if each.number == AGENTS), plan)
             reason = f"{again.reason} (once more, after Phase 2 restored modules)"
-            outcomes[1] = replace(again, state=worst([again.state, "warning"]), reason=reason)
-            console.say(f"      Phase 1: {outcomes[1].words} – {reason}")
+            outcomes[AGENTS] = replace(again, state=worst([again.state, "warning"]), reason=reason)
+            console.say(f"      Phase 1: {outcomes[AGENTS].words} – {reason}")
 
 
 def weekly(args: argparse.Namespace, plan: Plan) -> tuple[int, str]:
     """The phases, the report and the messages; exit code and the outcome in words."""
     outcomes: dict[int, Outcome] = {}
     code, console = 0, ala.Console(args.quiet)
-    run_phases(plan, PHASES[:5], args, outcomes)
+    run_phases(plan, [phase for phase in PHASES if phase.number != LOGS], args, outcomes)
     trouble = [] if plan.check else write_base(plan, outcomes)
-    run_phases(plan, PHASES[5:], args, outcomes)
-    analysis = outcomes[6].analysis
+    run_phases(plan, [phase for phase in PHASES if phase.number == LOGS], args, outcomes)
+    analysis = outcomes[LOGS].analysis
     if plan.check:
         section = [ala.render_section(analysis)] if analysis else []
         console.print("\n".join(["", render_base(plan, outcomes), *section]))
