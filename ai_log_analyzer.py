@@ -38,13 +38,13 @@ Cron, Mondays 04:00 in the host's time zone:
 #
 # Where to add, each in one or two places:
 #   a signal or subsystem      a row of SIGNALS or SUBSYSTEMS
-#   a word for a level         a word of _LEVELS; a header of its own: an alternative of FIXED, whose group is such a word
-#   a secret                   a row of _RULES; a word for a password: _SPOKEN, and the hints of the two rules that use it
+#   a word for a level         a word of _LEVELS; a header of its own: a branch of FIXED, whose group is such a word
+#   a secret                   a row of _RULES; a word for a password: _SPOKEN, and the hints of its two rules
 #   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it (GLOBs replace each other)
 #   a part of the report       a row of PARTS, and the function that gives its paragraphs
 #   advice                     a function that yields rows of Advice, named in `recommend`
 #   a phase of the weekly run  a row of PHASES in weekly_self_heal.py, and the function that gives its Outcome
-# What the report and the weekly run say by then stands in tests/test_section_fuzz.py, tests/test_heal_*.py and the README.
+# What the report and the weekly run say then stands in tests/test_section_fuzz.py, test_heal_*.py and the README too.
 
 from __future__ import annotations
 
