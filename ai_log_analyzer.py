@@ -1874,7 +1874,7 @@ NOT_SECRET = re.compile(
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
     r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
-    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound"
+    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound|deleted"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
@@ -1884,21 +1884,27 @@ NOT_SECRET = re.compile(
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]"
 )
-_B58 = r"[1-9A-HJ-NP-Za-km-z]{43,44}"  # a key or an address of Solana; twice as long a signature
-_ID = re.compile(
-    rf"[A-Z]{{2}}[0-9a-f]{{32}}|0x[0-9a-f]{{128,132}}|{_B58}(?:{_B58})?|(?:Qm|12D3KooW)\w{{44}}|(?:sha\d+[-/]|pbkdf2).*"
+_SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
+_ID = re.compile(  # of Twilio, Solana, IPFS, libp2p; digests
+    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|[1-9A-HJ-NP-Za-km-z]{43,44}|(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
 )
+_FLAG = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*"
-    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
+    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
 )
 _OTHER = re.compile(
     r"(?:[_-]|(?<![A-Z])(?=[A-Z]))(?i:(?:id|index|name|file|address|arn|digest|fingerprint)s?)(?![a-z])"
 )
+_SAME = re.compile(  # password2, API_KEY_LIVE, passwordHash
+    r"(?i)[_-]?(?:\d+|s|old|new|confirm\w*|plain|text|raw|value|hash|b(?:ase)?64|key|base|prod|dev|test|live|staging"
+    r"|main(?:net)?|default|str|current)?"
+)
+_UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
 _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
     r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
     r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
@@ -1908,7 +1914,9 @@ _SPOKEN = (
     r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|psk\b|kennwort|wachtwoord|mot de passe|contrasena|senha|parola"
     r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|密[码碼]|비밀번호|كلمة المرور"
 )
-_SPEAKS_OF_ONE = re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|secret|credential|private.?key")
+_speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
+    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|secret|credential|private.?key").search
+)
 Hit = re.Match[str]
 
 
@@ -1938,8 +1946,10 @@ def _random(hit: Hit) -> bool:
 
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
-    named = _ID.fullmatch(hit["s"]) and not re.search("(?i)keypair|private", hit.string)
-    return bool(named or _ID_BEFORE.search(hit.string[max(0, hit.start() - 24) : hit.start()]))
+    signed = _SIGNATURE.fullmatch(hit["s"]) and re.search(r"(?i)\bsig(?:nature)?s?\b|\btx|transact", hit.string)
+    return bool(
+        signed or _ID.fullmatch(hit["s"]) or _ID_BEFORE.search(hit.string, max(0, hit.start() - 24), hit.start())
+    )
 
 
 def _like_one(hit: Hit) -> bool:
@@ -1947,51 +1957,71 @@ def _like_one(hit: Hit) -> bool:
     value = hit["s"]
     if re.search(r"^/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$", value):
         return False
-    if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w[!^]+(?:\w|$)", value):  # whatever the line speaks of
+    if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w(?:!|\^(?!C\b))+\w", value):  # whatever the line speaks of
         return True
-    symbols = re.search(r"(?=.*\d)(?=.*[A-Za-z]).*[A-Za-z\d](?:[!#^~*$+?]|&(?=[A-Z\d]))[A-Za-z\d]", value)
+    symbols = re.search(
+        r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?][A-Za-z])", value
+    )
     like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}", value)
-    return bool(like_one and _SPEAKS_OF_ONE.search(hit.string)) and not _is_id(hit)
+    return bool(like_one and _speaks_of_one(hit.string)) and not _is_id(hit)
+
+
+def _cookie(hit: Hit) -> bool:
+    """Whether a cookie is that of a session, by its name, or holds something random."""
+    pairs = (pair.partition("=") for pair in hit["s"].split(";"))
+    return any(
+        _is_random(unquote(value)) or (re.search("(?i)sess|sid|token|auth", name) and not NOT_SECRET.fullmatch(value))
+        for name, _, value in pairs
+    )
+
+
+def _credential(hit: Hit) -> bool:
+    """Authorization: a known scheme and anything, or another one and something random."""
+    scheme, _, rest = hit["s"].partition(" ")
+    known = re.fullmatch(r"(?i)basic|bearer|digest|token|api-?key|negotiate|ntlm|hawk|oauth|aws4\S+", scheme)
+    return bool(known and rest and not NOT_SECRET.fullmatch(rest)) or _random(hit)
 
 
 def _labelled(hit: Hit) -> bool:
     """Whether label, suffix, separator and value together say: a secret."""
-    value = hit["s"].strip()
-    label = list(_ANY_LABEL.finditer(hit.string, *hit.span("name")))[-1]
-    suffix, kind, word = hit.string[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
-    if _OTHER.search(suffix) or NOT_SECRET.fullmatch(value):
+    line, value, start = hit.string, hit["s"].strip(), max(0, hit.start() - 40)
+    label = list(_ANY_LABEL.finditer(line, *hit.span("name")))[-1]
+    suffix, kind, word = line[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
+    schema = hit["q"] and re.match(r"\\*[\"']:", line[hit.end("s") :])  # the next key of one
+    if schema or _OTHER.search(suffix) or NOT_SECRET.fullmatch(value):
         return False
-    if hit["q"] and re.match(r"\\*[\"']:", hit.string[hit.end("s") :]):  # the next key of a schema
-        return False
-    before, soft = hit.string[max(0, hit.start() - 40) : hit.start()], hit["soft"] is not None
-    flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", before)
-    prose = soft and not flag and not (hit["q"] and kind == "plain")
+    random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
+    flag = soft and _FLAG.search(line, start, hit.start())
+    prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
-        key = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search("(?i)secret|wallet|phrase|signer", hit.string)
-        return bool(
-            key or (_is_dense(value) and not _PUBLIC.match(value)) or (_OWNER.search(before) and _is_random(value, 20))
-        )
-    told = kind in {"plain", "strong"} if prose else kind == "weak" and hit["q"]
-    random = _is_random(value) or bool(told and re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
+        of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search("(?i)secret|wallet|phrase|signer", line)
+        owned = _OWNER.search(line, start, hit.start()) and not re.fullmatch("[0-9a-f-]{32,36}", value)
+        long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
+        return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
+    if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
+        random = random or bool(re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
-        id_of_many = word in {"session", "session id"} and (
-            soft or re.fullmatch(r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}", value)
-        )
-        return random and not (id_of_many or "hash" in suffix.lower() or _ID.fullmatch(value))
-    if prose or not re.fullmatch(r"(?i)[_-]?(?:\d+|s|old|new|plain|value|hash|key|base|prod)?", suffix):
-        return random and not (soft and re.fullmatch("[0-9a-f]{8,16}", value))
-    if hit["q"] or flag or kind == "plain":
+        one_of_many = word in {"session", "session id"} and (soft or _UUID.fullmatch(value))
+        named = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
+        return random and not (one_of_many or named or "hash" in suffix.lower())
+    if prose or not _SAME.fullmatch(suffix):
+        return random and not (soft and kind != "plain" and re.fullmatch("[0-9a-f]{8,16}", value))
+    if quoted or flag or kind == "plain":
         return len(value) > 2
     if "=" in hit["sep"]:
         return not re.fullmatch(r"[\d./%]+", value)
-    return _is_random(value, 6) or (kind == "strong" and len(value) > 12)
+    least = (
+        12 if kind == "strong" else 5 if word == "pass" and line[: hit.start()].endswith("_") else math.inf
+    )  # DB_PASS
+    return _is_random(value, 6) or len(value) > least
 
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     rf"(?:(?P<plain>{_SPOKEN})"
     r"|(?P<strong>erlang[ _]cookie|(?<=-)setcookie|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
-    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e)[ _.-]?key)"
+    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer"
+    r"|listen|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|sess(?:ion)?id|aspxauth"
     rf"|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf))"
@@ -2003,7 +2033,7 @@ _SEPARATOR = (
     r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
     r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
-    r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=[^<>\s][^\n]{0,300}</))"
+    r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=\S{1,99}</|[^<>\s][^<>\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
     r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?"
     r"(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
@@ -2012,7 +2042,7 @@ _SEPARATOR = (
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
     r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_][\w.]{0,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
-    r"(?P<s>(?(xml)(?:(?!</)[^\n])+|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
+    r"(?P<s>(?(xml)(?:(?:(?!</)\S)+(?=</)|[^<\n]+)|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
     r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w)))++)))"
 )
@@ -2037,25 +2067,26 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("mnemonic seed recovery backup wallet phrase passw", _always,
          r"(?:mnemonic|seed|recovery|backup|wallet|phrase|app pass)[\w ]{0,20}\W{1,6}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?<=password )[a-z]{4}(?: [a-z]{4}){3}\b",
-         r"|(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+))"),
+         r"|(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){10,22}+))"),
         # keys as lists of numbers
-        ("key secret psk", _always, r"(?:key|secret|psk)\b[^\n=:]{0,40}[=:][ \[]{0,2}",
+        ("key secret psk", _always, r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|secret|psk)\b[^\n=:]{0,40}[=:][ \[]{0,2}",
          r"(?=\d{1,3}(?:,[ ]?|[ ])\d|[0-9a-f]{2}[ ][0-9a-f]{2}[ ])(?P<s>(?:\w{1,3}(?:,[ ]?|[ ])){15,}\w{1,3})"),
-        ("authorization", _random, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
+        ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\"[^\"\n]*\"|(?:(?!\\+[rn])[^\s\"',\])}])+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
-        ("cookie", lambda hit: any(_is_random(unquote(pair.partition("=")[2])) for pair in hit["s"].split(";")),
-         r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age)[\w.$-]+=[^\s;\"']*",
+        ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age)[\w.$-]+=[^\s;\"']*",
          r"(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
         ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
-         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\())",
+         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\()",
+         r"|[^\s\"'/@]{3,64}@/\w|\bjdbc:oracle:\w+:[\w.$-]+/",
+         r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))",
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
         ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key /token code=",
          _random, r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
-         r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger|reset|verify|confirm|invite|activate|magic|key|token)",
-         r"[\w-]*/(?:send\?key=|[\w-]{1,12}/)?|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+         r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm|invite",
+         r"|activate|magic|key|token)[\w-]*/(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|eth|polygon))?/",
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
@@ -2064,26 +2095,29 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
          r"|(?<=://)(?![0-9a-f]{128}@)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))",
-         r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|AGE-SECRET-KEY-|ATATT",
-         r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|dckr_pat|sq[a-z])_",
+         r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT|sdk-(?=[0-9a-f]{8}-)",
+         r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|dckr_pat|sq[a-z]|lin_api|ntn",
+         r"|rubygems|syt|secret(?=_[A-Za-z0-9]{40}))_",
          r"|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)",
          r"[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|http|credentials|from_key)\(",
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
+         r"|from_key)\(",
          r"|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ ]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
-        ("mysql mariadb auth connect construct bind unlock /p: alias zip mosquitto redis-cli setuser pgpass ldap"
+        ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli setuser pgpass ldap"
          " sshpass mongo login -u user -pass echo pass identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|az) login)\b{_OPTIONS}-p|redis-cli\b{_OPTIONS}-a",
          rf"|ldap\w+\b{_OPTIONS}-w|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind|login)\(",
-         rf"|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])|[ ]-pass(?:in|out)[ ]+pass:|[ ]/p:",
-         r"|\blogin[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=",
+         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
+         rf"[^()\n]{{0,200}}?,|login\(|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
+         rf"|[ ]-pass(?:in|out)[ ]+pass:|\bxfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN)[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
+         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=",
          r"|\b(?:add_user|change_password)[ ]\S+[ ]",
-         r"|\becho[ ]+(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]+-S|cryptsetup|\w+[ ]+login|[^|\n]*passwo?r?d))",
+         r"|\becho[ ]+(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]+-S|cryptsetup|\w+[ ]+login|\w*passwd|[^|\n]*--[\w-]*passw))",
          r"|\bsetuser\b[^\n]{1,99}?[ ]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\"AUTH\"[ ]+",
          r"(?:\"[^\"]*\"[ ]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
          r"|\b(?:requirepass|masterauth|login[ ]\S+[ ]password|user[ ]\S+[ ]identified[ ]by)[\"']?[ \t]+)",
@@ -2091,17 +2125,17 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
          r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
-         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter)[ _-]?(?:code",
-         r"|pin|password))[\"']?(?:[ ](?:for|to)[ ]\S+|[ ]is|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
-         r"|\byour [\w -]{0,30}code is |(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
+         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:",
+         r"code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
+         r"|\byour (?![\w ]*(?:status|exit|error))[\w -]{0,30}code is |(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
          " credential macaroon session sid auth sig seed csrf community",
          _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
-        # hashes of passwords, as crypt and PostgreSQL write them; keys of licences and gifts
-        ("$ -", bool,
-         r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,}",
-         r"|(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?:[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-])))"),
+        # hashes of passwords, as crypt and PostgreSQL write them
+        ("$", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
+        ("licen key gift voucher code activat", bool, r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>",
+         r"[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
         ("! ^ pass pwd psk cookie invalid secret credential private kennwort wachtwoord contrasena senha parola haslo"
          " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
