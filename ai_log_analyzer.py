@@ -71,6 +71,7 @@ import statistics
 import subprocess  # nosec B404
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import unicodedata
@@ -177,6 +178,45 @@ COMPARED_FROM = 10  # a run with fewer than a tenth of the lines is not compared
 HISTORY_MAX = 26  # earlier runs that are compared with
 PROBLEMS_MAX = 1_000  # problems that are reported and remembered, the most frequent; the rest is OTHER
 ALERT_FORMATS = ("auto", "discord", "slack", "ntfy", "text")
+
+# Words in small letters count in capitals too. The others stand as postgres, java.util.logging, Nest and
+# mysql write them; then the letters of klog, logcat, mongod and Ruby, and the marks of redis.
+_LEVELS = (
+    "info information informational inf notice debug dbg debg dbug trace trc trce trac verbose vrb success"
+    " LOG NOTE HINT DETAIL STATEMENT CONTEXT QUERY CONFIG FINE FINER FINEST AUDIT Note System"
+    " D I N V T . - *",
+    "warning warn wrn W #",
+    "error err erro eror severe fail E",
+    "critical crit fatal fata ftl panic dpanic emergency emerg alert fatal_error F C A",
+)
+LEVELS = {word.replace("_", " "): words.split()[0] for words in _LEVELS for word in words.split()}
+LEVELS |= {form: name for word, name in LEVELS.items() for form in (word.upper(), word.capitalize(), word)}
+NUMBERS = {10: "info", 20: "info", 30: "info", 40: "warning", 50: "error", 60: "critical"}  # pino, bunyan
+SYSLOG = ("critical", "critical", "critical", "error", "warning", "info", "info", "info")
+_LEVEL_KEYS = """level lvl severity log.level log_level loglevel levelname level_name levelno severity_text
+    severitytext error_severity log.severity log_severity @l @level l s sev priority"""
+LEVEL_KEYS = frozenset(_LEVEL_KEYS.split())
+_MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text body error"
+MESSAGE_KEYS = _MESSAGE_KEYS.split()
+# "Password" as programs and people write it: even a plain word behind it is one.
+_SPOKEN = (
+    r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|psk\b|kennwort|wachtwoord|mot de passe|contrasena|senha|parola"
+    r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|密[码碼]|비밀번호|كلمة المرور"
+)
+# What is no secret, whatever stands before it.
+NOT_SECRET = re.compile(
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
+    r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
+    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
+    r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
+    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound|deleted"
+    r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
+    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
+    r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
+    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/[a-z]{2,8}"
+    r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
+)
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
 HANGING = "counting took too long; make the patterns of [signals], [subsystems], [[ignore]] simpler"
@@ -1330,7 +1370,7 @@ def list_names(host: Host, until: float, field: str, *command: str) -> dict[str,
     status, out, err = run(host.command(*command, "--format", f"{{{{.ID}}}}\t{{{{.{field}}}}}"), until)
     if status != 0:
         raise AnalyzerError(plain_reason(err) if status else "it does not answer; see `systemctl status docker`")
-    rows = (line.split("\t") for line in out.decode(errors="replace").splitlines())
+    rows = (line.split("\t") for line in out.decode(errors="replace").splitlines() if "\t" in line)
     names = {key: next(name for name in names.split(",") if "/" not in name) for key, names in rows}
     return dict(sorted(names.items(), key=lambda item: item[1]))
 
@@ -1367,9 +1407,9 @@ class Collector:
         if hosts and (named or not units):
             for number, host in enumerate(hosts):
                 until = time.monotonic() + (self.turn.end - time.monotonic()) / (len(hosts) - number + 1)
-                for find in (self.find_services, self.find_containers):
+                for share, find in ((2, self.find_services), (1, self.find_containers)):
                     try:
-                        find(host, until)
+                        find(host, time.monotonic() + (until - time.monotonic()) / share)
                     except AnalyzerError as error:
                         self.failed(host.prefix.rstrip("/") or "docker", str(error))
             for kind, names in self.names.items():
@@ -1398,7 +1438,7 @@ class Collector:
             self.names["service"] += found.values()
             for key, name in found.items():
                 if matches(name, globs):
-                    self.services.add(name)
+                    self.services.add(host.prefix + name)
                     self.add(host, ("service", "logs", "--raw"), key, name, None)
 
     def find_containers(self, host: Host, until: float) -> None:
@@ -1411,7 +1451,7 @@ class Collector:
         facts = inspect(host, list(chosen), min(until, time.monotonic() + PROBE_S)) if chosen else {}
         for key, name in chosen.items():
             fact = facts.get(key)
-            if fact and fact.service in self.services:
+            if fact and host.prefix + fact.service in self.services:
                 continue
             self.facts += [fact] if fact else []
             if key in facts and fact is None:
@@ -1496,26 +1536,6 @@ def look_at_file(name: str, *_: dt.datetime) -> str:
 MERGE_FROM = 4  # so many different words in one place of a shape make it a variable
 MERGE_WORDS = 25  # places of a shape that may become variables
 WILD = "<*>"
-
-# Words in small letters count in capitals too. The others stand as postgres, java.util.logging, Nest and
-# mysql write them; then the letters of klog, logcat, mongod and Ruby, and the marks of redis.
-_LEVELS = (
-    "info information informational inf notice debug dbg debg dbug trace trc trce trac verbose vrb success"
-    " LOG NOTE HINT DETAIL STATEMENT CONTEXT QUERY CONFIG FINE FINER FINEST AUDIT Note System"
-    " D I N V T . - *",
-    "warning warn wrn W #",
-    "error err erro eror severe fail E",
-    "critical crit fatal fata ftl panic dpanic emergency emerg alert fatal_error F C A",
-)
-LEVELS = {word.replace("_", " "): words.split()[0] for words in _LEVELS for word in words.split()}
-LEVELS |= {form: name for word, name in LEVELS.items() for form in (word.upper(), word.capitalize(), word)}
-NUMBERS = {10: "info", 20: "info", 30: "info", 40: "warning", 50: "error", 60: "critical"}  # pino, bunyan
-SYSLOG = ("critical", "critical", "critical", "error", "warning", "info", "info", "info")
-_LEVEL_KEYS = """level lvl severity log.level log_level loglevel levelname level_name levelno severity_text
-    severitytext error_severity log.severity log_severity @l @level l s sev priority"""
-LEVEL_KEYS = frozenset(_LEVEL_KEYS.split())
-_MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text body error"
-MESSAGE_KEYS = _MESSAGE_KEYS.split()
 
 _verbose = partial(re.compile, flags=re.VERBOSE)
 _STR = r'"((?:[^"\\]|\\.)*+)"?'  # the closing quote of a torn line is missing
@@ -1867,20 +1887,6 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # From here no text of others reaches a person or a program but through `excerpt`.
 
-# What is no secret, whatever stands before it.
-NOT_SECRET = re.compile(
-    r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
-    r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
-    r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
-    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
-    r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
-    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound|deleted"
-    r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
-    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
-    r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
-    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/[a-z]{2,8}"
-    r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
-)
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]"
 )
@@ -1894,9 +1900,11 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-[\w-]+|sha\d+|hash|tx\w*"
-    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-----[\\nr]*$"
+    r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash|tx\w*"
+    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary|container))\W{1,8}$"
+    r"|;base64,$|PUBLIC KEY-+[\\nr]*$"
 )
+_SPEAKS_OF_LICENCE = re.compile("(?i)licen|key|gift|voucher|code|activat")
 _OTHER = re.compile(
     r"(?:[_-]|(?<![A-Z])(?=[A-Z]))(?i:(?:id|index|name|file|address|arn|digest|fingerprint)s?)(?![a-z])"
 )
@@ -1908,11 +1916,6 @@ _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
 _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
     r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
     r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
-)
-# "Password" as programs and people write it: even a plain word behind it is one.
-_SPOKEN = (
-    r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|psk\b|kennwort|wachtwoord|mot de passe|contrasena|senha|parola"
-    r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|密[码碼]|비밀번호|كلمة المرور"
 )
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
     re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|secret|credential|private.?key").search
@@ -2101,8 +2104,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)",
          r"[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials|\.create",
-         r"|from_key)\(",
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials",
+         r"|\.create|from_key)\(",
          r"|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ ]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
@@ -2115,9 +2118,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
          rf"[^()\n]{{0,200}}?,|login\(|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
          rf"|[ ]-pass(?:in|out)[ ]+pass:|\bxfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN)[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
-         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=",
-         r"|\b(?:add_user|change_password)[ ]\S+[ ]",
-         r"|\becho[ ]+(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]+-S|cryptsetup|\w+[ ]+login|\w*passwd|[^|\n]*--[\w-]*passw))",
+         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\b(?:add_user|change_password)[ ]\S+[ ]|\becho[ ]+",
+         r"(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]-S|cryptsetup|\w+[ ]login|\w*passwd|[^|\n]*--\S*passw))",
          r"|\bsetuser\b[^\n]{1,99}?[ ]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\"AUTH\"[ ]+",
          r"(?:\"[^\"]*\"[ ]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
          r"|\b(?:requirepass|masterauth|login[ ]\S+[ ]password|user[ ]\S+[ ]identified[ ]by)[\"']?[ \t]+)",
@@ -2125,17 +2127,20 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
          r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
-         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)[ _-]?(?:",
-         r"code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ]is|[ ]was|[ \t]*[:=#,]>?)*[ \t]*[\"']?(?:G-)?",
-         r"|\byour (?![\w ]*(?:status|exit|error))[\w -]{0,30}code is |(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
+         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)[ _-]?",
+         r"(?:code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ](?:is|was)| *[:=#,]>?)*[ ]*[\"']?(?:G-)?",
+         r"|\byour (?![\w ]*(?:status|exit|error))[\w -]{0,30}code is ",
+         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
          " credential macaroon session sid auth sig seed csrf community",
          _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them
-        ("$", bool, r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
-        ("licen key gift voucher code activat", bool, r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>",
-         r"[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
+        ("$", bool,
+         r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
+        # keys of licences, codes of gifts
+        ("licen key gift voucher code activat", lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)),
+         r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
         ("! ^ pass pwd psk cookie invalid secret credential private kennwort wachtwoord contrasena senha parola haslo"
          " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
@@ -3720,21 +3725,27 @@ def read_pending(path: Path) -> list[str]:
 
 
 def send(settings: Settings, texts: Sequence[str]) -> tuple[list[str], str]:
-    """Post messages one after the other until one fails; what did not arrive and may be sent again, and why."""
-    form = webhook_form(settings.webhook, settings.alert_format)
-    until, left, reason = time.monotonic() + ALERT_DEADLINE_S, list(texts), ""
-    try:  # no timeout of a socket fires while an answer drips
-        with time_limit(ALERT_DEADLINE_S, Overdue()):
-            while left:
-                request = webhook_request(settings.webhook, form, left[0], settings.alert_template)
-                arrived, answer = post(*request, until)
-                reason = reason if arrived else answer
-                if not arrived and answer not in REFUSALS:
-                    break
-                del left[0]
-    except Overdue:
-        reason = f"no answer within {ALERT_DEADLINE_S:.0f} s"
-    return left, reason
+    """Post messages one after the other until one fails; what did not arrive and may be sent again, and why.
+
+    In a thread, because an answer that drips keeps every timeout of a socket from firing, and looking up a name every
+    signal.
+    """
+    form, answers = webhook_form(settings.webhook, settings.alert_format), list[tuple[bool, str]]()
+    until = time.monotonic() + ALERT_DEADLINE_S
+
+    def post_all() -> None:
+        for text in texts:
+            arrived, answer = post(*webhook_request(settings.webhook, form, text, settings.alert_template), until)
+            answers.append((arrived or answer in REFUSALS, "" if arrived else answer))
+            if not answers[-1][0]:
+                return
+
+    thread = threading.Thread(target=post_all, daemon=True)
+    thread.start()
+    thread.join(ALERT_DEADLINE_S)
+    done = sum(settled for settled, _ in answers)
+    late = f"no answer within {ALERT_DEADLINE_S:.0f} s" if done == len(answers) < len(texts) else ""
+    return list(texts[done:]), next(filter(None, [late, *(answer for _, answer in reversed(answers))]), "")
 
 
 def post(url: str, content: Mapping[str, Any], until: float) -> tuple[bool, str]:
@@ -3794,7 +3805,7 @@ TEXTS: Kind = ("a list of texts", lambda v: isinstance(v, list) and all(isinstan
 TEXT: Kind = ("a text", lambda v: isinstance(v, str) and bool(v.strip()))
 TABLES: Kind = ("a list of tables", lambda v: isinstance(v, list) and all(isinstance(rule, dict) for rule in v))
 DATE: Kind = ("a date such as 2026-12-31", lambda v: type(v) is dt.date)
-ON: Kind = ("score or change", lambda v: v in {"score", "change"})
+ON: Kind = ("score or change", lambda v: v in ("score", "change"))
 FORM: Kind = (f"one of {', '.join(ALERT_FORMATS)}", lambda v: v in ALERT_FORMATS)
 TEMPLATE: Kind = ("JSON with {text} inside a string", lambda v: v == "" or is_template(v))
 ALERT = {"below": NUMBER, "format": FORM, "on": ON, "template": TEMPLATE}
@@ -4313,14 +4324,16 @@ def deliver(
     settings: Settings, analysis: Analysis | None, text: str, prog: str = PROG, more: Iterable[Family] = ()
 ) -> int:
     """Export, and send what is due; exit code 3 and a line on standard error for what did not arrive."""
-    code = 0
+    code, earlier = 0, ""
     if export := settings.export:
         try:
             if analysis:
                 pending, ended = len(read_pending(settings.status / PENDING_NAME)), dt.datetime.now(dt.UTC)
                 families = families_of(analysis, pending, ended)
             else:
-                families = families_of_failure(export.read_text(errors="replace") if export.exists() else "")
+                with contextlib.suppress(OSError):
+                    earlier = export.read_text(errors="replace")
+                families = families_of_failure(earlier)
             write_atomic(export, render_prometheus([*families, *more]), mode=0o644)
         except OSError as error:
             code = complain(AnalyzerError(f"{excerpt(str(export))} could not be written: {error.strerror}", 3), prog)

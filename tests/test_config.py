@@ -351,6 +351,7 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(
         ("alert", "format", '"teams"'),
         ("alert", "format", "1"),
         ("alert", "format", '["slack"]'),
+        ("alert", "on", '["change"]'),
     ],
     ids=lambda text: text,
 )

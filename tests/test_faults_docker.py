@@ -752,6 +752,24 @@ def test_services_of_an_engine_that_is_no_manager_are_told(engine: Engine, root:
     assert (result.document["partial"], result.metrics["lines"]) == (True, 1)
 
 
+@pytest.mark.docker
+def test_a_list_of_services_that_never_comes_leaves_the_containers_their_time(engine: Engine, root: Path) -> None:
+    calm, docker = engine.run("echo calm"), real_docker()
+    path = script(root.parent / "bin", f'echo careful >&2; [ "$1" = service ] && sleep 60\nexec {docker} "$@"')
+    asked = ("--service", "*", "--container", calm)
+    result = run(root, *asked, timeout_s=8, DOCKER_HOST=engine.host, PATH=path)
+    assert result.code == 0, result.stderr
+    assert (result.read[calm], result.read["docker"]) == (("whole", 1), ("unreadable", 0))
+
+
+@pytest.mark.docker
+def test_what_a_wrapper_says_is_no_container(engine: Engine, root: Path) -> None:
+    calm, docker = engine.run("echo calm"), real_docker()
+    path = script(root.parent / "bin", f'[ "$1" = ps ] && echo "docker is old"\nexec {docker} "$@"')
+    result = run(root, "--container", calm, DOCKER_HOST=engine.host, PATH=path)
+    assert result.read == {calm: ("whole", 1)}, result.stderr
+
+
 @pytest.mark.parametrize(
     ("tail", "corrupt"),
     [

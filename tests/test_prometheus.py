@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -15,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from conftest import analyzer
+
+import ai_log_analyzer as ala
 
 TOOLS = ("prometheus", "prometheus-node-exporter", "promtool")
 pytestmark = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="Prometheus and node_exporter are not here")
@@ -82,3 +87,19 @@ def test_prometheus_knows_the_score(tmp_path: Path, queries: str) -> None:
     assert asked(queries, 'quantum_sources{state="whole"}') == [1.0]
     assert asked(queries, "time() - quantum_last_success_timestamp_seconds < bool 3600") == [1.0]
     assert asked(queries, "node_textfile_scrape_error") == [0.0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read() -> None:
+    code = "import os, sys, pathlib; sys.path.insert(0, sys.argv[1]); import ai_log_analyzer as ala; "
+    code += "root = pathlib.Path(sys.argv[1]); os.setuid(65534); "
+    code += "sys.exit(ala.deliver(ala.Settings(root=root, export=root / 'qt.prom'), None, ''))"
+    with tempfile.TemporaryDirectory() as folder:  # one that another user can get at
+        path = Path(folder, "qt.prom")
+        path.write_text("quantum_run_success 1\n")
+        path.chmod(0o600)
+        shutil.copy(ala.__file__, folder)
+        Path(folder).chmod(0o777)
+        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "quantum_run_success 0" in path.read_text()
