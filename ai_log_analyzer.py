@@ -1901,8 +1901,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash|tx\w*"
-    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|integrity|boundary|container))\W{1,8}$"
-    r"|;base64,$|PUBLIC KEY-+[\\nr]*$"
+    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|key|gift|voucher|code|activat")
 _OTHER = re.compile(
@@ -1965,7 +1964,7 @@ def _like_one(hit: Hit) -> bool:
     symbols = re.search(
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?][A-Za-z])", value
     )
-    like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}", value)
+    like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z]{20}", value)
     return bool(like_one and _speaks_of_one(hit.string)) and not _is_id(hit)
 
 
@@ -2004,9 +2003,9 @@ def _labelled(hit: Hit) -> bool:
     if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
         random = random or bool(re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
-        one_of_many = word in {"session", "session id"} and (soft or _UUID.fullmatch(value))
+        one_of_many = word == "session id" or (word == "session" and (soft or _UUID.fullmatch(value)))
         named = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
-        return random and not (one_of_many or named or "hash" in suffix.lower())
+        return random and not (one_of_many or named or re.search("(?i)hash|sha", suffix))
     if prose or not _SAME.fullmatch(suffix):
         return random and not (soft and kind != "plain" and re.fullmatch("[0-9a-f]{8,16}", value))
     if quoted or flag or kind == "plain":
@@ -2022,7 +2021,7 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     rf"(?:(?P<plain>{_SPOKEN})"
-    r"|(?P<strong>erlang[ _]cookie|(?<=-)setcookie|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    r"|(?P<strong>secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
     r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer"
     r"|listen|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
@@ -2068,11 +2067,13 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
         # seed phrases: numbered words, or words with one and the same gap; the four words of an app's password
         ("mnemonic seed recovery backup wallet phrase passw", _always,
-         r"(?:mnemonic|seed|recovery|backup|wallet|phrase|app pass)[\w ]{0,20}\W{1,6}",
-         r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?<=password )[a-z]{4}(?: [a-z]{4}){3}\b",
-         r"|(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)(?-i:[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){10,22}+))"),
+         r"(?:mnemonic|seed|recovery|backup|wallet|phrase|(?P<app>app pass))(?:[\w ]{0,20}|\w+ for \S+ is)\W{1,6}",
+         r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?-i:(?(app)[a-z]{4}(?: [a-z]{4}){3}\b",
+         r"|(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}",
+         r"(?:(?P=gap)[a-z]{3,8}\b){10,22}+)))"),
         # keys as lists of numbers
-        ("key secret psk", _always, r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|secret|psk)\b[^\n=:]{0,40}[=:][ \[]{0,2}",
+        ("key secret psk wallet", _always,
+         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|wallet)\b[^\n=:\[]{0,40}[=:\[][ \[]{0,2}",
          r"(?=\d{1,3}(?:,[ ]?|[ ])\d|[0-9a-f]{2}[ ][0-9a-f]{2}[ ])(?P<s>(?:\w{1,3}(?:,[ ]?|[ ])){15,}\w{1,3})"),
         ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
@@ -2106,7 +2107,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # arguments without names
         ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials",
          r"|\.create|from_key)\(",
-         r"|\b(?:op|action)\W{3,9}(?:auth|login)\W{3,9}(?:args|params)\W{2,9}(?=[\"']))",
+         r"|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:,[ ]*(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
         ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli setuser pgpass ldap"
@@ -2118,8 +2119,9 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
          rf"[^()\n]{{0,200}}?,|login\(|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
          rf"|[ ]-pass(?:in|out)[ ]+pass:|\bxfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN)[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
-         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\b(?:add_user|change_password)[ ]\S+[ ]|\becho[ ]+",
-         r"(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]-S|cryptsetup|\w+[ ]login|\w*passwd|[^|\n]*--\S*passw))",
+         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\bsasl_passwd\b[^\n]{0,90}@[\w.-]+:",
+         r"|\b(?:add_user|change_password)[ ]\S+[ ]|\becho[ ]+(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]-S|cryptsetup",
+         r"|\w+[ ]login|\w*passwd|[^|\n]*--\S*passw))",
          r"|\bsetuser\b[^\n]{1,99}?[ ]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\"AUTH\"[ ]+",
          r"(?:\"[^\"]*\"[ ]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
          r"|\b(?:requirepass|masterauth|login[ ]\S+[ ]password|user[ ]\S+[ ]identified[ ]by)[\"']?[ \t]+)",
@@ -2129,7 +2131,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
          r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)[ _-]?",
          r"(?:code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ](?:is|was)| *[:=#,]>?)*[ ]*[\"']?(?:G-)?",
-         r"|\byour (?![\w ]*(?:status|exit|error))[\w -]{0,30}code is ",
+         r"|(?<!status )(?<!exit )(?<!error )(?<!return )(?<![\w-])\w*code (?:is|lautet|är) ",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
