@@ -198,6 +198,9 @@ _LEVEL_KEYS = """level lvl severity log.level log_level loglevel levelname level
 LEVEL_KEYS = frozenset(_LEVEL_KEYS.split())
 _MESSAGE_KEYS = "message msg @m @mt short_message renderedmessage messagetemplate event log text body error"
 MESSAGE_KEYS = _MESSAGE_KEYS.split()
+KINDS_OF_LETTER = {
+    code: kind for kind, first, last in ("009", "AAZ", "aaz") for code in range(ord(first), ord(last) + 1)
+}
 # "Password" as programs and people write it: even a plain word behind it is one.
 _SPOKEN = (
     r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|psk\b|kennwort|wachtwoord|mot de passe|contrasena|senha|parola"
@@ -1932,10 +1935,10 @@ def _is_random(value: str, least: int = 8) -> bool:
 
 def _is_dense(value: str, least: int = 16) -> bool:
     """Whether upper case, lower case and digits alternate as they do in base64 and in no class name."""
-    kinds = re.sub(r"\d", "0", re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", value)))
+    kinds = value.translate(KINDS_OF_LETTER) if len(value) >= least else ""
     changes = sum(kinds.count(pair) for pair in ("aA", "Aa", "a0", "0a", "A0", "0A"))
     mixed = {"a", "A", "0"} <= set(kinds) and not re.fullmatch(r"(?:0x)?[0-9a-fA-F]+", value)
-    return mixed and len(value) >= least and changes >= 0.37 * len(value) and kinds.count("A") > len(value) / 12
+    return mixed and changes >= 0.37 * len(value) and kinds.count("A") > len(value) / 12
 
 
 def _always(hit: Hit) -> bool:
