@@ -213,7 +213,7 @@ NOT_SECRET = re.compile(
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
     r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
-    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound|deleted"
+    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound|deleted|permission"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
@@ -1920,7 +1920,7 @@ _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cac
     r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
-    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|secret|credential|private.?key").search
+    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|secret|credential|private.?key").search
 )
 Hit = re.Match[str]
 
@@ -1967,7 +1967,7 @@ def _like_one(hit: Hit) -> bool:
     symbols = re.search(
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?][A-Za-z])", value
     )
-    like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z]{20}", value)
+    like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value)
     return bool(like_one and _speaks_of_one(hit.string)) and not _is_id(hit)
 
 
@@ -1999,7 +1999,9 @@ def _labelled(hit: Hit) -> bool:
     flag = soft and _FLAG.search(line, start, hit.start())
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
-        of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search("(?i)secret|wallet|phrase|signer", line)
+        of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
+            "(?i)secret|wallet|phrase|signer|node.?key", line
+        )
         owned = _OWNER.search(line, start, hit.start()) and not re.fullmatch("[0-9a-f-]{32,36}", value)
         long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
         return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
@@ -2065,7 +2067,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
     for hints, accepts, *expressions in (
         # PEM, also without its end
         ("-----begin", bool, r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----(?P<s>.*?(?=-----END)|",
-         rf"(?:(?:\\+[nr]|\s)*[A-Z][\w-]+:[ ]\S+)*+{_BODY}*+(?:(?:\\+[nr]|\s)+[\w+/]+={{1,2}})?)"),
+         rf"(?:(?:\\+[nr]|\s)*[A-Z][\w-]+: \S+)*+{_BODY}*+(?:(?:\\+[nr]|\s)+[\w+/]+={{1,2}})?)"),
         # PEM without its beginning; the words before the base64 stay
         ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
         # seed phrases: numbered words, or words with one and the same gap; the four words of an app's password
@@ -2077,7 +2079,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # keys as lists of numbers
         ("key secret psk wallet", _always,
          r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|wallet)\b[^\n=:\[]{0,40}[=:\[][ \[]{0,2}",
-         r"(?=\d{1,3}(?:,[ ]?|[ ])\d|[0-9a-f]{2}[ ][0-9a-f]{2}[ ])(?P<s>(?:\w{1,3}(?:,[ ]?|[ ])){15,}\w{1,3})"),
+         r"(?=\d{1,3}(?:, ?| )\d|[0-9a-f]{2} [0-9a-f]{2} )(?P<s>(?:\w{1,3}(?:, ?| )){15,}\w{1,3})"),
         ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\"[^\"\n]*\"|(?:(?!\\+[rn])[^\s\"',\])}])+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
@@ -2085,13 +2087,13 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
         ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
-         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)\()",
+         r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)?\()",
          r"|[^\s\"'/@]{3,64}@/\w|\bjdbc:oracle:\w+:[\w.$-]+/",
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))",
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
         ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key /token code=",
-         _random, r"(?:\b(?:bearer|basic|auth[ ](?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
+         _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
          r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm|invite",
          r"|activate|magic|key|token)[\w-]*/(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
@@ -2108,10 +2110,9 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)",
          r"[\w.+/=-]{12,}))"),
         # arguments without names
-        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|credentials",
-         r"|\.create|from_key)\(",
-         r"|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
-         rf"(?P<s>[bru]?{_QUOTED}(?:,[ ]*(?:{_QUOTED}|\d+)){{0,2}})"),
+        ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|totp",
+         r"|credentials|\.create|from_key)\(|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
+         rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
         ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli setuser pgpass ldap"
          " sshpass mongo login -u user -pass echo pass identified 554= add_user",
@@ -2120,34 +2121,33 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|ldap\w+\b{_OPTIONS}-w|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
-         rf"[^()\n]{{0,200}}?,|login\(|unlockAccount\W)[^()\n]{{0,200}}?,[ ]?(?={_QUOTED}(?:,[ ]?\w+)?[)\]])",
-         rf"|[ ]-pass(?:in|out)[ ]+pass:|\bxfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN)[ ]+(?:\"[^\"]*\"|\S+@\S+)[ ]+(?=\")",
-         r"|\bmc[ ]alias[ ]set[ ]\S+[ ]\S+[ ]|[| ]554=|\bsasl_passwd\b[^\n]{0,90}@[\w.-]+:",
-         r"|\b(?:add_user|change_password)[ ]\S+[ ]|\becho[ ]+(?:-n[ ]+)?(?=[^|\n]{1,200}\|[ ]*(?:sudo[ ]-S|cryptsetup",
-         r"|\w+[ ]login|\w*passwd|[^|\n]*--\S*passw))",
-         r"|\bsetuser\b[^\n]{1,99}?[ ]\"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\"AUTH\"[ ]+",
-         r"(?:\"[^\"]*\"[ ]+)?+(?=\")|\bidentified[ ](?:with[ ]\S+[ ])?(?:by|as)[ ](?:password[ ])?(?=[\"'])",
-         r"|\b(?:requirepass|masterauth|login[ ]\S+[ ]password|user[ ]\S+[ ]identified[ ]by)[\"']?[ \t]+)",
+         rf"[^()\n]{{0,200}}?,|login\(|unlockAccount\W)[^()\n]{{0,200}}?, ?(?={_QUOTED}(?:, ?\w+)?[)\]])",
+         rf"| -pass(?:in|out) +pass:|\bxfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN) +(?:\"[^\"]*\"|\S+@\S+) +(?=\")",
+         r"|alias set \S+ http\S+ |\bAC[0-9a-f]{32}\W{1,5}(?=[0-9a-f]{32}\b)|\b554=|(?:add_user|change_password) \S+ ",
+         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd",
+         r"|[^|\n]*--\S*passw))|setuser\b[^\n]{1,99}? \"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
+         r"|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
+         r"|\b(?:requirepass|masterauth|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
-         r"(?:\b(?:(?:[th]?otp|[2tm]fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt))?|pin(?:[ _]?code)?(?=[\"']?[=:])",
-         r"|(?:verification|security|one[- ]time|two[ _-]?factor|confirmation|login|sms|auth\w*|enter|use)[ _-]?",
-         r"(?:code|pin|password|passcode))[\"']?(?:[ ](?:for|to|of)[ ]\S+|[ ](?:is|was)| *[:=#,]>?)*[ ]*[\"']?(?:G-)?",
-         r"|(?<!status )(?<!exit )(?<!error )(?<!return )(?<![\w-])\w*code (?:is|lautet|är) ",
+         r"(?:\b(?:(?:[th]?otp|(?:[2tm]|two)fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt|value))?",
+         r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two.?factor|confirmation|login|sms",
+         r"|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?(?: (?:for|to|of) \S+| (?:is|was)",
+         r"| *[:=#,]>?)* *[\"']?(?:G-)?|(?<!status )(?<!exit )(?<!error )(?<!return )\b\w*code (?:is|lautet|är) ",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
          " credential macaroon session sid auth sig seed csrf community",
          _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
-        # hashes of passwords, as crypt and PostgreSQL write them
+        # hashes of passwords, as crypt and PostgreSQL write them; keys of licences, codes of gifts
         ("$", bool,
          r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
-        # keys of licences, codes of gifts
         ("licen key gift voucher code activat", lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)),
-         r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
+         r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})",
+         r"(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
-        ("! ^ pass pwd psk cookie invalid secret credential private kennwort wachtwoord contrasena senha parola haslo"
+        ("! ^ pass pwd psk cookie invalid hardhat secret credential private kennwort wachtw contras senha parola haslo"
          " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
