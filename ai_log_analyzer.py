@@ -1904,7 +1904,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash|tx\w*"
-    r"|digest|(?:finger|thumb)print|etag(?: W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
+    r"|digest|(?:finger|thumb)print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|key|gift|voucher|code|activat")
 _OTHER = re.compile(
@@ -1920,7 +1920,7 @@ _OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cac
     r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
-    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|secret|credential|private.?key").search
+    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|secret|credential|(?:private|encryption).?key").search
 )
 Hit = re.Match[str]
 
@@ -1967,8 +1967,8 @@ def _like_one(hit: Hit) -> bool:
     symbols = re.search(
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?][A-Za-z])", value
     )
-    like_one = symbols or _is_dense(value, 12) or re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value)
-    return bool(like_one and _speaks_of_one(hit.string)) and not _is_id(hit)
+    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(r"(?i)sha\d|digest", hit.string)
+    return bool((symbols or _is_dense(value, 12) or key) and _speaks_of_one(hit.string)) and not _is_id(hit)
 
 
 def _cookie(hit: Hit) -> bool:
@@ -2000,7 +2000,7 @@ def _labelled(hit: Hit) -> bool:
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
         of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
-            "(?i)secret|wallet|phrase|signer|node.?key", line
+            "(?i)secret|wallet|phrase|signer|account|node.?key", line
         )
         owned = _OWNER.search(line, start, hit.start()) and not re.fullmatch("[0-9a-f-]{32,36}", value)
         long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
@@ -2121,9 +2121,9 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|ldap\w+\b{_OPTIONS}-w|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
-         rf"[^()\n]{{0,200}}?,|login\(|unlockAccount\W)[^()\n]{{0,200}}?, ?(?={_QUOTED}(?:, ?\w+)?[)\]])",
-         rf"| -pass(?:in|out) +pass:|\bxfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN) +(?:\"[^\"]*\"|\S+@\S+) +(?=\")",
-         r"|alias set \S+ http\S+ |\bAC[0-9a-f]{32}\W{1,5}(?=[0-9a-f]{32}\b)|\b554=|(?:add_user|change_password) \S+ ",
+         rf"[^()\n]{{0,200}}?,|login\()[^()\n]{{0,200}}?, ?(?={_QUOTED}(?:, ?\w+)?[)\]])| -pass(?:in|out) +pass:",
+         rf"|unlockAccount[^\n]{{0,80}}?0x\w{{40}}\W{{1,4}}|xfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN) +(?:\"[^\"]*\"|\S+@\S+) +(?=\")",
+         r"|alias set \S+ http\S+ |\bAC[0-9a-f…]{1,32}\W{1,5}(?=[0-9a-f]{32}\b)|\b554=|(?:add_user|_password) \S+ ",
          r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd",
          r"|[^|\n]*--\S*passw))|setuser\b[^\n]{1,99}? \"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
@@ -2147,7 +2147,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})",
          r"(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
-        ("! ^ pass pwd psk cookie invalid hardhat secret credential private kennwort wachtw contras senha parola haslo"
+        ("! ^ pass pwd psk cookie invalid hardhat secret credential key kennwort wachtw contras senha parola haslo"
          " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
