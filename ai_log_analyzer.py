@@ -1897,7 +1897,6 @@ _SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the
 _ID = re.compile(  # of Twilio, Solana, IPFS, libp2p; digests
     r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|[1-9A-HJ-NP-Za-km-z]{43,44}|(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
 )
-_FLAG = re.compile(r"(?<![^\s\"'=])--?[\w-]*$")
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
@@ -1996,7 +1995,7 @@ def _labelled(hit: Hit) -> bool:
     if schema or _OTHER.search(suffix) or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
-    flag = soft and _FLAG.search(line, start, hit.start())
+    flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
         of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
@@ -2122,8 +2121,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
          rf"[^()\n]{{0,200}}?,|login\()[^()\n]{{0,200}}?, ?(?={_QUOTED}(?:, ?\w+)?[)\]])| -pass(?:in|out) +pass:",
-         rf"|unlockAccount[^\n]{{0,80}}?0x\w{{40}}\W{{1,4}}|xfreerdp\b{_OPTIONS}/p:|(?-i:\bLOGIN) +(?:\"[^\"]*\"|\S+@\S+) +(?=\")",
-         r"|alias set \S+ http\S+ |\bAC[0-9a-f…]{1,32}\W{1,5}(?=[0-9a-f]{32}\b)|\b554=|(?:add_user|_password) \S+ ",
+         rf"|unlockAccount[^\n]{{0,80}}?0x\w{{40}}\W{{1,4}}|xfreerdp\b{_OPTIONS}/p:|\bAC[0-9a-f…]+\W{{1,5}}(?=[0-9a-f]{{32}}\b)",
+         r"|(?-i:\bLOGIN) +(?:\"[^\"]*\"|\S+@\S+) +(?=\")|alias set \S+ http\S+ |\b554=|(?:add_user|change_password) \S+ ",
          r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd",
          r"|[^|\n]*--\S*passw))|setuser\b[^\n]{1,99}? \"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
