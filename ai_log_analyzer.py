@@ -2122,7 +2122,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
          rf"[^()\n]{{0,200}}?,|login\()[^()\n]{{0,200}}?, ?(?={_QUOTED}(?:, ?\w+)?[)\]])| -pass(?:in|out) +pass:",
          rf"|unlockAccount[^\n]{{0,80}}?0x\w{{40}}\W{{1,4}}|xfreerdp\b{_OPTIONS}/p:|\bAC[0-9a-f…]+\W{{1,5}}(?=[0-9a-f]{{32}}\b)",
-         r"|(?-i:\bLOGIN) +(?:\"[^\"]*\"|\S+@\S+) +(?=\")|alias set \S+ http\S+ |\b554=|(?:add_user|change_password) \S+ ",
+         r"|(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")|alias set \S+ http\S+ |\b554=|(?:add_user|change_password) \S+ ",
          r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd",
          r"|[^|\n]*--\S*passw))|setuser\b[^\n]{1,99}? \"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
          r"|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
