@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -10,12 +11,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -38,6 +42,96 @@ DOCUMENTED = {
     "EventBus": "eventbus|event_bus|stream|consumer",
     "Model Supervisor": "model.?supervisor|drift|calibration",
 }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a server got; `at` is when, in monotonic seconds."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.target).query))
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self.body)
+        return message
+
+    @property
+    def text(self) -> str:
+        return str(self.message["content"] if "content" in self.message else self.message["text"])
+
+
+@dataclass
+class Web:
+    """A real HTTP server on loopback: what it got, and how it answers."""
+
+    script: list[tuple[int, dict[str, str], str]] = field(
+        default_factory=lambda: [(200, {}, "ok")]
+    )  # the last for ever
+    instead: Callable[[BaseHTTPRequestHandler], object] = lambda _: False  # True: it has answered in its own way
+    requests: list[Request] = field(default_factory=list)
+    port: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def url(self, path: str = "/hook") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def hang(self, _: BaseHTTPRequestHandler) -> bool:
+        return self.released.wait(20)
+
+    def drip(self, handler: BaseHTTPRequestHandler) -> bool:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+            while not self.released.wait(0.05):
+                handler.wfile.write(b"x")
+        return True
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        self.requests.append(Request(handler.command, handler.path, dict(handler.headers), body, time.monotonic()))
+        if self.instead(handler):
+            return
+        status, headers, text = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        with contextlib.suppress(OSError):
+            handler.send_response(status)
+            for name, value in headers.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(text.encode())
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            web.answer(self)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        web.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield web
+        web.released.set()
+        server.shutdown()
+        thread.join()
 
 
 def lines_of(data: bytes) -> list[bytes]:

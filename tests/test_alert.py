@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from conftest import Web
 
 import ai_log_analyzer
 
@@ -32,99 +27,11 @@ EXACTLY_80 = "error\n" * 20
 UNHEALTHY = "error\n" * 50  # 100 - 50 x 1.0 = 50.0
 
 
-@dataclass(frozen=True)
-class Received:
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-    written: set[str]  # files that stood in the status folder at that moment
-
-    @property
-    def path(self) -> str:
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(urlsplit(self.target).query))
-
-    @property
-    def message(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self.body)
-        return message
-
-    @property
-    def text(self) -> str:
-        message = self.message
-        return str(message["content"] if "content" in message else message["text"])
-
-
-@dataclass
-class Webhook:
-    """A server on loopback that records what it gets and answers as told."""
-
-    status_folder: Path
-    port: int = 0
-    answer: int = 200
-    silent: bool = False
-    dripping: bool = False
-    raw: bytes | None = None  # sent in the place of an answer
-    received: list[Received] = field(default_factory=list)
-    released: threading.Event = field(default_factory=threading.Event)
-
-    def url(self, path: str = "/hook") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
     root.mkdir()
     return root
-
-
-@pytest.fixture
-def webhook(root: Path) -> Iterator[Webhook]:
-    hook = Webhook(root / "status")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            written = {path.name for path in hook.status_folder.glob("*")}
-            hook.received.append(Received(self.command, self.path, dict(self.headers), body, written))
-            if hook.silent:
-                hook.released.wait(20)
-            elif hook.dripping:
-                self.drip()
-            elif hook.raw is not None:
-                self.wfile.write(hook.raw)
-            else:
-                self.send_response(hook.answer)
-                if 300 <= hook.answer < 400:
-                    self.send_header("Location", hook.url("/elsewhere"))
-                if hook.answer == 429:
-                    self.send_header("Retry-After", "3600")
-                self.end_headers()
-
-        do_GET = do_POST
-
-        def drip(self) -> None:
-            with contextlib.suppress(OSError):
-                self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
-                while not hook.released.wait(0.05):
-                    self.wfile.write(b"x")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hook.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield hook
-        hook.released.set()
-        server.shutdown()
-        thread.join()
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -186,13 +93,13 @@ def one_line(stderr: str, *secrets: str) -> str:
     ],
 )
 def test_an_alert_is_sent_under_80_and_not_at_80(
-    webhook: Webhook, run: Run, root: Path, log: str, score: float, alerts: int
+    web: Web, run: Run, root: Path, log: str, score: float, alerts: int
 ) -> None:
-    done = run(log=log, url=webhook.url(DISCORD))
+    done = run(log=log, url=web.url(DISCORD))
     assert (done.returncode, done.stderr) == (0, "")
     (document,) = files(root, "health_*.json")
     assert json.loads(document.read_text())["score"] == score
-    assert [received.method for received in webhook.received] == ["POST"] * alerts
+    assert [received.method for received in web.requests] == ["POST"] * alerts
 
 
 @pytest.mark.parametrize(
@@ -207,48 +114,48 @@ def test_an_alert_is_sent_under_80_and_not_at_80(
         pytest.param("0", "panic\n" * 40, 0, id="0.0 at 0"),
     ],
 )
-def test_the_configuration_says_under_which_score(
-    webhook: Webhook, run: Run, below: str, log: str, alerts: int
-) -> None:
-    done = run(log=log, url=webhook.url(), config=f"[alert]\nbelow = {below}\n")
+def test_the_configuration_says_under_which_score(web: Web, run: Run, below: str, log: str, alerts: int) -> None:
+    done = run(log=log, url=web.url(), config=f"[alert]\nbelow = {below}\n")
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(webhook.received) == alerts
+    assert len(web.requests) == alerts
 
 
 @pytest.mark.parametrize("flag", ["--no-alert", "--dry-run"])
-def test_no_alert_is_sent_when_told_not_to(webhook: Webhook, run: Run, flag: str) -> None:
-    done = run(flag, url=webhook.url())
+def test_no_alert_is_sent_when_told_not_to(web: Web, run: Run, flag: str) -> None:
+    done = run(flag, url=web.url())
     assert (done.returncode, done.stderr) == (0, "")
-    assert webhook.received == []
+    assert web.requests == []
 
 
-def test_report_and_json_are_written_before_the_alert_is_sent(webhook: Webhook, run: Run, root: Path) -> None:
-    assert run(url=webhook.url()).returncode == 0
-    (received,) = webhook.received
-    assert received.written >= {path.name for path in files(root, "[!.]*")}
+def test_report_and_json_are_written_before_the_alert_is_sent(web: Web, run: Run, root: Path) -> None:
+    written: set[str] = set()
+    web.instead = lambda _: written.update(path.name for path in (root / "status").glob("*"))
+    assert run(url=web.url()).returncode == 0
+    assert len(web.requests) == 1
+    assert written >= {path.name for path in files(root, "[!.]*")}
     assert_written(root)
 
 
 # ---- what
 
 
-def test_the_alert_holds_score_and_rating(webhook: Webhook, run: Run) -> None:
-    run(log=JUST_UNDER_80, url=webhook.url(DISCORD))
-    (received,) = webhook.received
+def test_the_alert_holds_score_and_rating(web: Web, run: Run) -> None:
+    run(log=JUST_UNDER_80, url=web.url(DISCORD))
+    (received,) = web.requests
     assert "79.9/100" in received.text
     assert "⚠️ Minor Issues" in received.text
 
 
-def test_the_alert_holds_the_anomalies_of_a_bad_week(webhook: Webhook, run: Run) -> None:
-    run(log="panic\n" * 3 + "error\n" * 1200, url=webhook.url(DISCORD))
-    (received,) = webhook.received
+def test_the_alert_holds_the_anomalies_of_a_bad_week(web: Web, run: Run) -> None:
+    run(log="panic\n" * 3 + "error\n" * 1200, url=web.url(DISCORD))
+    (received,) = web.requests
     assert "0.0/100" in received.text
     assert "❌ Critical" in received.text
     assert "3 critical events detected" in received.text
     assert "High error rate: 1,200 errors in 7 days" in received.text
 
 
-def test_of_seven_anomalies_the_five_that_cost_most_are_told(webhook: Webhook, run: Run, root: Path) -> None:
+def test_of_seven_anomalies_the_five_that_cost_most_are_told(web: Web, run: Run, root: Path) -> None:
     # One line for each: 100 - 9 - 8 - 5 - 2 - 1.5 - 1 - 0.3 = 73.2
     config = """
         [signals]
@@ -263,8 +170,8 @@ def test_of_seven_anomalies_the_five_that_cost_most_are_told(webhook: Webhook, r
         errors = 1
         warnings = 1
     """
-    run(log="warn\nerror\nrestart\nexited\npanic\nzulu\nyankee\n", url=webhook.url(DISCORD), config=config)
-    (received,) = webhook.received
+    run(log="warn\nerror\nrestart\nexited\npanic\nzulu\nyankee\n", url=web.url(DISCORD), config=config)
+    (received,) = web.requests
     assert "73.2/100" in received.text
     (document,) = files(root, "health_*.json")
     texts = {row["signal"]: row["text"] for row in json.loads(document.read_text())["anomalies"]}
@@ -273,9 +180,9 @@ def test_of_seven_anomalies_the_five_that_cost_most_are_told(webhook: Webhook, r
     assert told == {"yankee", "zulu", "critical", "exits", "restarts"}
 
 
-def test_figures_that_are_not_complete_are_said_to_be_partial(webhook: Webhook, run: Run) -> None:
-    assert run("--input", "in.log", "--input", "absent.log", url=webhook.url()).returncode == 0
-    (received,) = webhook.received
+def test_figures_that_are_not_complete_are_said_to_be_partial(web: Web, run: Run) -> None:
+    assert run("--input", "in.log", "--input", "absent.log", url=web.url()).returncode == 0
+    (received,) = web.requests
     assert "partial" in received.text
 
 
@@ -301,10 +208,10 @@ def test_figures_that_are_not_complete_are_said_to_be_partial(webhook: Webhook, 
     ],
 )
 def test_a_discord_path_takes_discords_form(
-    webhook: Webhook, run: Run, path: str, posted_to: str, query: dict[str, str]
+    web: Web, run: Run, path: str, posted_to: str, query: dict[str, str]
 ) -> None:
-    assert run(url=webhook.url(path)).returncode == 0
-    (received,) = webhook.received
+    assert run(url=web.url(path)).returncode == 0
+    (received,) = web.requests
     assert received.path == posted_to
     assert received.query == {**query, "wait": "true"}
     assert set(received.message) == {"content", "allowed_mentions"}
@@ -323,9 +230,9 @@ def test_a_discord_path_takes_discords_form(
         pytest.param(f"{DISCORD}/slack", id="Discord's own path for Slack's form"),
     ],
 )
-def test_other_paths_take_a_text_and_stay_as_they_are(webhook: Webhook, run: Run, path: str) -> None:
-    assert run(url=webhook.url(path)).returncode == 0
-    (received,) = webhook.received
+def test_other_paths_take_a_text_and_stay_as_they_are(web: Web, run: Run, path: str) -> None:
+    assert run(url=web.url(path)).returncode == 0
+    (received,) = web.requests
     assert received.target == path
     assert set(received.message) == {"text"}
     assert "50.0/100" in received.text
@@ -341,9 +248,9 @@ def test_other_paths_take_a_text_and_stay_as_they_are(webhook: Webhook, run: Run
     ],
     ids=["discord", "slack", "text", "auto"],
 )
-def test_the_configured_form_beats_the_path(webhook: Webhook, run: Run, form: str, path: str, keys: set[str]) -> None:
-    assert run(url=webhook.url(path), config=f'[alert]\nformat = "{form}"\n').returncode == 0
-    (received,) = webhook.received
+def test_the_configured_form_beats_the_path(web: Web, run: Run, form: str, path: str, keys: set[str]) -> None:
+    assert run(url=web.url(path), config=f'[alert]\nformat = "{form}"\n').returncode == 0
+    (received,) = web.requests
     assert set(received.message) == keys
 
 
@@ -356,15 +263,15 @@ def test_the_configured_form_beats_the_path(webhook: Webhook, run: Run, form: st
     ],
     ids=["slack", "text", "discord"],
 )
-def test_only_slack_gets_its_three_characters_escaped(webhook: Webhook, run: Run, form: str, shown: str) -> None:
+def test_only_slack_gets_its_three_characters_escaped(web: Web, run: Run, form: str, shown: str) -> None:
     config = f'[alert]\nformat = "{form}"\n'
-    assert run("--input", "a&b<!channel>.log", url=webhook.url(), config=config).returncode == 1
-    (received,) = webhook.received
+    assert run("--input", "a&b<!channel>.log", url=web.url(), config=config).returncode == 1
+    (received,) = web.requests
     assert shown in received.text
 
 
 @pytest.mark.parametrize(("form", "limit"), [("discord", 2_000), ("slack", 3_000), ("text", 3_000)])
-def test_a_message_is_never_longer_than_its_receiver_takes(webhook: Webhook, run: Run, form: str, limit: int) -> None:
+def test_a_message_is_never_longer_than_its_receiver_takes(web: Web, run: Run, form: str, limit: int) -> None:
     keys = [letter * 900 for letter in "abcdefg"]
     config = (
         f'[alert]\nformat = "{form}"\n[signals]\n'
@@ -374,8 +281,8 @@ def test_a_message_is_never_longer_than_its_receiver_takes(webhook: Webhook, run
         + "[weights]\n"
         + "".join(f"{key} = 7\n" for key in keys)
     )
-    assert run(log="panic\n", url=webhook.url(), config=config).returncode == 0
-    (received,) = webhook.received
+    assert run(log="panic\n", url=web.url(), config=config).returncode == 0
+    (received,) = web.requests
     assert len(received.text) <= limit
     assert "46.0/100" in received.text  # 100 - 5 - 7 x 7
 
@@ -384,33 +291,33 @@ def test_a_message_is_never_longer_than_its_receiver_takes(webhook: Webhook, run
 
 
 @pytest.mark.parametrize("answer", [200, 201, 202, 204])
-def test_a_message_that_was_taken_is_delivered(webhook: Webhook, run: Run, answer: int) -> None:
-    webhook.answer = answer
-    done = run(url=webhook.url(DISCORD))
+def test_a_message_that_was_taken_is_delivered(web: Web, run: Run, answer: int) -> None:
+    web.script = [(answer, {"Location": web.url("/elsewhere"), "Retry-After": "3600"}, "")]
+    done = run(url=web.url(DISCORD))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("answer", [203, 302, 307, 308, 400, 403, 404, 429, 500, 503])
 def test_an_answer_of_another_kind_costs_exit_3_and_never_the_report(
-    webhook: Webhook, run: Run, root: Path, answer: int
+    web: Web, run: Run, root: Path, answer: int
 ) -> None:
-    webhook.answer = answer
-    done = run(url=webhook.url(DISCORD))
+    web.script = [(answer, {"Location": web.url("/elsewhere"), "Retry-After": "3600"}, "")]
+    done = run(url=web.url(DISCORD))
     assert done.returncode == 3
-    assert str(answer) in one_line(done.stderr, str(webhook.port))
+    assert str(answer) in one_line(done.stderr, str(web.port))
     assert TOKEN not in done.stdout
     assert_written(root)
-    assert {(received.method, received.path) for received in webhook.received} == {
+    assert {(received.method, received.path) for received in web.requests} == {
         ("POST", f"/api/v10/webhooks/1234567890/{TOKEN}")
     }  # no redirect is followed
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"], ids=["none", "blank", "not HTTP"])
-def test_a_server_that_does_not_speak_http_costs_exit_3(webhook: Webhook, run: Run, root: Path, raw: bytes) -> None:
-    webhook.raw = raw
-    done = run(url=webhook.url(DISCORD))
+def test_a_server_that_does_not_speak_http_costs_exit_3(web: Web, run: Run, root: Path, raw: bytes) -> None:
+    web.instead = lambda handler: handler.wfile.write(raw) or True
+    done = run(url=web.url(DISCORD))
     assert done.returncode == 3
-    one_line(done.stderr, str(webhook.port))
+    one_line(done.stderr, str(web.port))
     assert_written(root)
 
 
@@ -424,27 +331,27 @@ def test_a_port_that_nobody_listens_on_costs_exit_3(run: Run, root: Path) -> Non
     assert_written(root)
 
 
-@pytest.mark.parametrize("manner", ["silent", "dripping"])
+@pytest.mark.parametrize("manner", ["hang", "drip"])
 def test_a_server_that_does_not_come_to_an_end_is_left_at_the_deadline(
-    webhook: Webhook, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], manner: str
+    web: Web, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], manner: str
 ) -> None:
-    setattr(webhook, manner, True)
+    web.instead = getattr(web, manner)
     monkeypatch.setattr(ai_log_analyzer, "ALERT_DEADLINE_S", 0.3)
-    monkeypatch.setenv("QT_ALERT_WEBHOOK", webhook.url(DISCORD))
+    monkeypatch.setenv("QT_ALERT_WEBHOOK", web.url(DISCORD))
     monkeypatch.setenv("no_proxy", "*")
     (root / "in.log").write_text(UNHEALTHY)
     started = time.monotonic()
     code = ai_log_analyzer.main(["--root", str(root), "--input", str(root / "in.log")])
     assert time.monotonic() - started < 5
     assert code == 3
-    assert len(webhook.received) == 1
-    one_line(capsys.readouterr().err, str(webhook.port))
+    assert len(web.requests) == 1
+    one_line(capsys.readouterr().err, str(web.port))
     assert_written(root)
 
 
-def test_a_failed_delivery_is_told_under_quiet_too(webhook: Webhook, run: Run) -> None:
-    webhook.answer = 500
-    done = run("--quiet", url=webhook.url(DISCORD))
+def test_a_failed_delivery_is_told_under_quiet_too(web: Web, run: Run) -> None:
+    web.script = [(500, {}, "")]
+    done = run("--quiet", url=web.url(DISCORD))
     assert done.returncode == 3
     assert done.stdout == ""
     assert "500" in one_line(done.stderr)
@@ -463,21 +370,21 @@ def no_requests(tmp_path: Path) -> dict[str, str]:
 
 
 def test_without_requests_the_alert_says_how_to_install_it(
-    webhook: Webhook, run: Run, root: Path, no_requests: dict[str, str]
+    web: Web, run: Run, root: Path, no_requests: dict[str, str]
 ) -> None:
-    done = run(url=webhook.url(DISCORD), **no_requests)
+    done = run(url=web.url(DISCORD), **no_requests)
     assert done.returncode == 3
     assert "pip install requests" in one_line(done.stderr)
-    assert webhook.received == []
+    assert web.requests == []
     assert_written(root)
 
 
 @pytest.mark.parametrize("code", ["def (", "raise RuntimeError(__file__)"], ids=["half written", "raises"])
 def test_a_broken_requests_is_one_line_and_exit_3(
-    webhook: Webhook, run: Run, root: Path, no_requests: dict[str, str], code: str
+    web: Web, run: Run, root: Path, no_requests: dict[str, str], code: str
 ) -> None:
     (Path(no_requests["PYTHONPATH"]) / "requests.py").write_text(code)
-    done = run(url=webhook.url(DISCORD), **no_requests)
+    done = run(url=web.url(DISCORD), **no_requests)
     assert done.returncode == 3
     assert "no answer" not in one_line(done.stderr)  # nobody was asked
     assert_written(root)
@@ -488,9 +395,9 @@ def test_a_broken_requests_is_one_line_and_exit_3(
     [pytest.param(UNHEALTHY, "", id="no webhook"), pytest.param(EXACTLY_80, DISCORD, id="nothing to tell")],
 )
 def test_without_requests_all_but_the_alert_works(
-    webhook: Webhook, run: Run, root: Path, no_requests: dict[str, str], log: str, path: str
+    web: Web, run: Run, root: Path, no_requests: dict[str, str], log: str, path: str
 ) -> None:
-    done = run(log=log, url=webhook.url(path) if path else "", **no_requests)
+    done = run(log=log, url=web.url(path) if path else "", **no_requests)
     assert (done.returncode, done.stderr) == (0, "")
     assert_written(root)
 
@@ -551,13 +458,11 @@ def test_a_url_that_an_alert_may_go_to_is_taken(run: Run, url: str) -> None:
 # ---- when the check itself fails
 
 
-def test_when_nothing_could_be_read_the_alert_says_that_the_check_failed(
-    webhook: Webhook, run: Run, root: Path
-) -> None:
-    done = run("--input", "absent.log", url=webhook.url(DISCORD))
+def test_when_nothing_could_be_read_the_alert_says_that_the_check_failed(web: Web, run: Run, root: Path) -> None:
+    done = run("--input", "absent.log", url=web.url(DISCORD))
     assert done.returncode == 1
     assert "absent.log" in one_line(done.stderr)
-    (received,) = webhook.received
+    (received,) = web.requests
     assert "failed" in received.text
     assert "absent.log" in received.text
     assert "/100" not in received.text
@@ -565,36 +470,34 @@ def test_when_nothing_could_be_read_the_alert_says_that_the_check_failed(
     assert files(root, "[!.]*") == []
 
 
-def test_without_docker_the_alert_says_that_the_check_failed(webhook: Webhook, root: Path, tmp_path: Path) -> None:
+def test_without_docker_the_alert_says_that_the_check_failed(web: Web, root: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--root", str(root)],
         capture_output=True,
         text=True,
         timeout=60,
-        env={"PATH": str(tmp_path / "bin"), "QT_ALERT_WEBHOOK": webhook.url(DISCORD)},
+        env={"PATH": str(tmp_path / "bin"), "QT_ALERT_WEBHOOK": web.url(DISCORD)},
         check=False,
     )
     assert done.returncode == 1
     one_line(done.stderr)
-    (received,) = webhook.received
+    (received,) = web.requests
     assert "failed" in received.text
     assert "Docker" in received.text or "docker" in received.text
 
 
 @pytest.mark.parametrize("flag", ["--no-alert", "--dry-run"])
-def test_a_failed_check_is_not_alerted_when_told_not_to(webhook: Webhook, run: Run, flag: str) -> None:
-    done = run("--input", "absent.log", flag, url=webhook.url(DISCORD))
+def test_a_failed_check_is_not_alerted_when_told_not_to(web: Web, run: Run, flag: str) -> None:
+    done = run("--input", "absent.log", flag, url=web.url(DISCORD))
     assert done.returncode == 1
-    assert webhook.received == []
+    assert web.requests == []
 
 
 @pytest.mark.parametrize("answer", [302, 404, 500])
-def test_a_failed_check_stays_exit_1_when_its_alert_fails_too(
-    webhook: Webhook, run: Run, root: Path, answer: int
-) -> None:
-    webhook.answer = answer
-    done = run("--input", "absent.log", url=webhook.url(DISCORD))
+def test_a_failed_check_stays_exit_1_when_its_alert_fails_too(web: Web, run: Run, root: Path, answer: int) -> None:
+    web.script = [(answer, {"Location": web.url("/elsewhere"), "Retry-After": "3600"}, "")]
+    done = run("--input", "absent.log", url=web.url(DISCORD))
     assert done.returncode == 1
     assert "absent.log" in done.stderr
     assert "Traceback" not in done.stderr
@@ -603,22 +506,22 @@ def test_a_failed_check_stays_exit_1_when_its_alert_fails_too(
 
 
 @pytest.mark.parametrize("log", [UNHEALTHY, "quiet\n"], ids=["unhealthy", "healthy"])
-def test_a_report_that_cannot_be_written_is_alerted(webhook: Webhook, run: Run, root: Path, log: str) -> None:
+def test_a_report_that_cannot_be_written_is_alerted(web: Web, run: Run, root: Path, log: str) -> None:
     (root / "status").write_text("a file in the place of the folder")
-    done = run(log=log, url=webhook.url(DISCORD))
+    done = run(log=log, url=web.url(DISCORD))
     assert done.returncode == 1
     one_line(done.stderr)
-    assert [received.method for received in webhook.received] == ["POST"]
-    assert "failed" in webhook.received[0].text
+    assert [received.method for received in web.requests] == ["POST"]
+    assert "failed" in web.requests[0].text
 
 
-def test_a_report_that_is_in_the_way_of_its_own_writing_is_alerted(webhook: Webhook, run: Run, root: Path) -> None:
+def test_a_report_that_is_in_the_way_of_its_own_writing_is_alerted(web: Web, run: Run, root: Path) -> None:
     assert run(log="quiet\n").returncode == 0
     (report,) = files(root, "WEEKLY_HEALTH_REPORT_*.md")
     report.unlink()
     report.mkdir()
-    done = run(url=webhook.url(DISCORD))
+    done = run(url=web.url(DISCORD))
     shutil.rmtree(report)
     assert done.returncode == 1
     one_line(done.stderr)
-    assert [received.method for received in webhook.received] == ["POST"]
+    assert [received.method for received in web.requests] == ["POST"]

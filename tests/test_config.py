@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Engine
+from conftest import Engine, Web
 
 from ai_log_analyzer import main
 
@@ -76,36 +73,6 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     root = tmp_path / "root"
     root.mkdir()
     return Program(root, capsys)
-
-
-@dataclass(frozen=True)
-class Inbox:
-    """A webhook on loopback: where it is, and the paths that something was posted to."""
-
-    url: str
-    paths: list[str]
-
-
-@pytest.fixture
-def inbox() -> Iterator[Inbox]:
-    paths: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            paths.append(self.path)
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield Inbox(f"http://127.0.0.1:{server.server_port}", paths)
-        server.shutdown()
-        thread.join()
 
 
 # ---- [weights]
@@ -448,11 +415,11 @@ def test_a_folder_is_no_config_file(program: Program) -> None:
         pytest.param("KEY=\udcff\nQT_ALERT_WEBHOOK={url}/hook\n", id="a byte above it that is no UTF-8"),
     ],
 )
-def test_the_webhook_is_read_from_the_env_file(program: Program, inbox: Inbox, text: str) -> None:
-    (program.root / ".env").write_text(text.format(url=inbox.url), encoding="utf-8", errors="surrogateescape")
+def test_the_webhook_is_read_from_the_env_file(program: Program, web: Web, text: str) -> None:
+    (program.root / ".env").write_text(text.format(url=web.url("")), encoding="utf-8", errors="surrogateescape")
     outcome = program.run(log=UNHEALTHY)
     assert (outcome.code, outcome.stderr) == (0, "")
-    assert inbox.paths == ["/hook"]
+    assert [request.path for request in web.requests] == ["/hook"]
 
 
 @pytest.mark.parametrize(
@@ -469,47 +436,45 @@ def test_the_webhook_is_read_from_the_env_file(program: Program, inbox: Inbox, t
         pytest.param("", id="an empty file"),
     ],
 )
-def test_nothing_is_sent_when_the_env_file_names_no_webhook(program: Program, inbox: Inbox, text: str) -> None:
-    (program.root / ".env").write_text(text.format(url=inbox.url), encoding="utf-8")
+def test_nothing_is_sent_when_the_env_file_names_no_webhook(program: Program, web: Web, text: str) -> None:
+    (program.root / ".env").write_text(text.format(url=web.url("")), encoding="utf-8")
     outcome = program.run(log=UNHEALTHY)
     assert (outcome.code, outcome.stderr) == (0, "")
-    assert inbox.paths == []
+    assert web.requests == []
 
 
-def test_only_names_with_our_prefix_are_read_from_the_env_file(program: Program, inbox: Inbox) -> None:
+def test_only_names_with_our_prefix_are_read_from_the_env_file(program: Program, web: Web) -> None:
     # Taken over, the proxy (nobody listens there) would keep the alert from arriving.
-    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={inbox.url}/hook\nhttp_proxy=http://127.0.0.1:1\n")
+    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url('')}/hook\nhttp_proxy=http://127.0.0.1:1\n")
     assert program.run(log=UNHEALTHY).code == 0
-    assert inbox.paths == ["/hook"]
+    assert [request.path for request in web.requests] == ["/hook"]
     assert "http_proxy" not in os.environ
 
 
 def test_the_env_file_is_the_one_under_the_root(
-    program: Program, inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: Program, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK={inbox.url}/wrong\n")
+    (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url('')}/wrong\n")
     monkeypatch.chdir(tmp_path)
     assert program.run(log=UNHEALTHY).code == 0
-    assert inbox.paths == []
+    assert web.requests == []
 
 
 # ---- flag over environment over file over default
 
 
-def test_the_environment_beats_the_env_file(program: Program, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={inbox.url}/file\n")
-    monkeypatch.setenv("QT_ALERT_WEBHOOK", f"{inbox.url}/environment")
+def test_the_environment_beats_the_env_file(program: Program, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url('')}/file\n")
+    monkeypatch.setenv("QT_ALERT_WEBHOOK", f"{web.url('')}/environment")
     assert program.run(log=UNHEALTHY).code == 0
-    assert inbox.paths == ["/environment"]
+    assert [request.path for request in web.requests] == ["/environment"]
 
 
-def test_the_flag_beats_environment_and_env_file(
-    program: Program, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={inbox.url}/file\n")
-    monkeypatch.setenv("QT_ALERT_WEBHOOK", f"{inbox.url}/environment")
+def test_the_flag_beats_environment_and_env_file(program: Program, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url('')}/file\n")
+    monkeypatch.setenv("QT_ALERT_WEBHOOK", f"{web.url('')}/environment")
     assert program.run("--no-alert", log=UNHEALTHY).code == 0
-    assert inbox.paths == []
+    assert web.requests == []
 
 
 def test_the_root_flag_beats_the_environment(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

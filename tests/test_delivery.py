@@ -10,62 +10,24 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import analyzer
+from conftest import Web, analyzer
 
 import ai_log_analyzer as ala
 
 TOKEN = "hush-" + "0123456789abcdef"
-
-
-@dataclass
-class Server:
-    """Answers as the script says, one entry a request, the last one for ever: status, headers, body."""
-
-    script: list[tuple[int, dict[str, str], str]]
-    port: int = 0
-    texts: list[str] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    raw: list[tuple[dict[str, str], bytes]] = field(default_factory=list)  # headers and body
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook/{TOKEN}"
+HOOK = f"/hook/{TOKEN}"
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    served = Server([(200, {}, "ok")])
+def server(web: Web) -> Web:
+    return web
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            served.raw.append((dict(self.headers), data))
-            body: dict[str, Any] = json.loads(data) if data.startswith(b"{") else {}
-            served.texts.append(body.get("text", ""))
-            served.times.append(time.monotonic())
-            status, headers, text = served.script.pop(0) if len(served.script) > 1 else served.script[0]
-            with contextlib.suppress(OSError):
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        served.port = http.server_port
-        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
-        yield served
-        http.shutdown()
+def texts(web: Web) -> list[str]:
+    return [request.message.get("text", "") if request.body.startswith(b"{") else "" for request in web.requests]
 
 
 def settings(root: Path, url: str) -> ala.Settings:
@@ -88,33 +50,33 @@ LATER: dict[str, tuple[int, dict[str, str], str]] = {
 
 @pytest.mark.parametrize("answer", LATER.values(), ids=LATER.keys())
 def test_a_server_that_asks_to_wait_is_waited_for(
-    server: Server, tmp_path: Path, answer: tuple[int, dict[str, str], str]
+    server: Web, tmp_path: Path, answer: tuple[int, dict[str, str], str]
 ) -> None:
     server.script.insert(0, answer)
-    assert ala.alert(settings(tmp_path, server.url), "hello") == ""
-    assert server.texts == ["hello", "hello"]
-    assert server.times[1] - server.times[0] >= 0.69
+    assert ala.alert(settings(tmp_path, server.url(HOOK)), "hello") == ""
+    assert texts(server) == ["hello", "hello"]
+    assert server.requests[1].at - server.requests[0].at >= 0.69
 
 
-def test_a_server_that_asks_for_an_hour_is_left_to_the_next_run(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_asks_for_an_hour_is_left_to_the_next_run(server: Web, tmp_path: Path) -> None:
     server.script = [(429, {"Retry-After": "3600"}, "")]
     began = time.monotonic()
-    assert "429" in ala.alert(settings(tmp_path, server.url), "hello")
+    assert "429" in ala.alert(settings(tmp_path, server.url(HOOK)), "hello")
     assert time.monotonic() - began < 2
-    assert len(server.texts) == 1
+    assert len(server.requests) == 1
 
 
-def test_a_busy_server_is_tried_again(server: Server, tmp_path: Path) -> None:
+def test_a_busy_server_is_tried_again(server: Web, tmp_path: Path) -> None:
     server.script = [BUSY, (500, {}, ""), (204, {}, "")]
-    assert ala.alert(settings(tmp_path, server.url), "hello") == ""
-    assert len(server.texts) == 3
+    assert ala.alert(settings(tmp_path, server.url(HOOK)), "hello") == ""
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 403, 404, 410])
-def test_a_final_answer_is_not_tried_again(server: Server, tmp_path: Path, status: int) -> None:
-    server.script = [(status, {"Location": server.url}, "")]
-    assert str(status) in ala.alert(settings(tmp_path, server.url), "hello")
-    assert len(server.texts) == 1
+def test_a_final_answer_is_not_tried_again(server: Web, tmp_path: Path, status: int) -> None:
+    server.script = [(status, {"Location": server.url(HOOK)}, "")]
+    assert str(status) in ala.alert(settings(tmp_path, server.url(HOOK)), "hello")
+    assert len(server.requests) == 1
 
 
 def test_a_server_that_comes_up_late_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,49 +121,51 @@ def test_a_message_that_may_have_arrived_is_not_sent_twice(tmp_path: Path) -> No
     assert len(taken) == 1
 
 
-def test_an_undelivered_alert_is_kept_and_sent_first_by_the_next_run(server: Server, tmp_path: Path) -> None:
+def test_an_undelivered_alert_is_kept_and_sent_first_by_the_next_run(server: Web, tmp_path: Path) -> None:
     (tmp_path / "in.log").write_text("fatal\n" * 9)
     arguments = ("--root", tmp_path, "--input", tmp_path / "in.log")
     server.script = [(404, {}, "")]
-    first = analyzer(*arguments, QT_ALERT_WEBHOOK=server.url)
+    first = analyzer(*arguments, QT_ALERT_WEBHOOK=server.url(HOOK))
     assert first.returncode == 3
     pending = tmp_path / "status" / "alert_pending.json"
     assert stat.S_IMODE(pending.stat().st_mode) == 0o640
     (report,) = (tmp_path / "status").glob("*.md")
     assert "**Alert:** not delivered: the server answered 404" in report.read_text()
     assert TOKEN not in first.stderr + first.stdout + report.read_text() + pending.read_text()
-    server.script, server.texts = [(200, {}, "ok")], []
-    second = analyzer(*arguments, QT_ALERT_WEBHOOK=server.url)
+    server.script, server.requests = [(200, {}, "ok")], []
+    second = analyzer(*arguments, QT_ALERT_WEBHOOK=server.url(HOOK))
     assert second.returncode == 0
-    assert [text.startswith("(delayed) ") for text in server.texts] == [True, False]
+    assert [text.startswith("(delayed) ") for text in texts(server)] == [True, False]
     assert not pending.exists()
     assert "not delivered" not in report.read_text()
 
 
-def test_a_kept_alert_is_sent_also_when_the_next_week_is_calm(server: Server, tmp_path: Path) -> None:
+def test_a_kept_alert_is_sent_also_when_the_next_week_is_calm(server: Web, tmp_path: Path) -> None:
     server.script = [(404, {}, "")]
-    ala.alert(settings(tmp_path, server.url), "bad week")
+    ala.alert(settings(tmp_path, server.url(HOOK)), "bad week")
     (tmp_path / "in.log").write_text("fine\n")
-    server.script, server.texts = [(200, {}, "ok")], []
-    done = analyzer("--root", tmp_path, "--input", tmp_path / "in.log", QT_ALERT_WEBHOOK=server.url)
+    server.script, server.requests = [(200, {}, "ok")], []
+    done = analyzer("--root", tmp_path, "--input", tmp_path / "in.log", QT_ALERT_WEBHOOK=server.url(HOOK))
     assert done.returncode == 0
-    assert server.texts == ["(delayed) bad week"]
+    assert texts(server) == ["(delayed) bad week"]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_message_that_is_refused_does_not_hold_up_later_ones(server: Server, tmp_path: Path, status: int) -> None:
+def test_a_message_that_is_refused_does_not_hold_up_later_ones(server: Web, tmp_path: Path, status: int) -> None:
     (tmp_path / "status").mkdir()
     pending = tmp_path / "status" / "alert_pending.json"
     pending.write_text('["(delayed) refused"]')
     server.script = [(status, {}, ""), (200, {}, "ok")]
-    assert str(status) in ala.alert(settings(tmp_path, server.url), "hello")
-    assert server.texts == ["(delayed) refused", "hello"]
+    assert str(status) in ala.alert(settings(tmp_path, server.url(HOOK)), "hello")
+    assert texts(server) == ["(delayed) refused", "hello"]
     assert not pending.exists()
 
 
-def test_the_webhook_of_the_env_file_is_redacted_in_the_report(server: Server, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK={server.url}\nQT_PING_URL=https://ping.example/relay/Ab3dEf9h\n")
-    (tmp_path / "in.log").write_text(f"ERROR calling {server.url} https://ping.example/relay/Ab3dEf9h\n" * 60)
+def test_the_webhook_of_the_env_file_is_redacted_in_the_report(server: Web, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        f"QT_ALERT_WEBHOOK={server.url(HOOK)}\nQT_PING_URL=https://ping.example/relay/Ab3dEf9h\n"
+    )
+    (tmp_path / "in.log").write_text(f"ERROR calling {server.url(HOOK)} https://ping.example/relay/Ab3dEf9h\n" * 60)
     analyzer("--root", tmp_path, "--input", tmp_path / "in.log")
     (report,) = (tmp_path / "status").glob("*.md")
     assert TOKEN not in report.read_text()
@@ -210,35 +174,35 @@ def test_the_webhook_of_the_env_file_is_redacted_in_the_report(server: Server, t
 
 
 @pytest.mark.parametrize("content", ["{ torn", "{}", "[1, null]", '"x"'])
-def test_a_damaged_pending_file_costs_nothing(server: Server, tmp_path: Path, content: str) -> None:
+def test_a_damaged_pending_file_costs_nothing(server: Web, tmp_path: Path, content: str) -> None:
     (tmp_path / "status").mkdir()
     (tmp_path / "status" / "alert_pending.json").write_text(content)
-    assert ala.alert(settings(tmp_path, server.url), "hello") == ""
-    assert server.texts == ["hello"]
+    assert ala.alert(settings(tmp_path, server.url(HOOK)), "hello") == ""
+    assert texts(server) == ["hello"]
 
 
-def test_undelivered_alerts_do_not_pile_up(server: Server, tmp_path: Path) -> None:
+def test_undelivered_alerts_do_not_pile_up(server: Web, tmp_path: Path) -> None:
     server.script = [(404, {}, "")]
     for number in range(ala.PENDING_MAX + 3):
-        ala.alert(settings(tmp_path, server.url), f"week {number}")
+        ala.alert(settings(tmp_path, server.url(HOOK)), f"week {number}")
     kept = json.loads((tmp_path / "status" / "alert_pending.json").read_text())
     assert kept == [f"(delayed) week {number}" for number in range(3, ala.PENDING_MAX + 3)]
 
 
-def test_the_token_is_not_in_debug_logs(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_token_is_not_in_debug_logs(server: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        ala.alert(settings(tmp_path, server.url), "hello")
+        ala.alert(settings(tmp_path, server.url(HOOK)), "hello")
         ala.alert(settings(tmp_path, f"http://127.0.0.1:1/hook/{TOKEN}"), "hello")
     assert TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (403, 3)])
-def test_a_test_alert_is_marked_and_the_answer_told(server: Server, tmp_path: Path, status: int, code: int) -> None:
+def test_a_test_alert_is_marked_and_the_answer_told(server: Web, tmp_path: Path, status: int, code: int) -> None:
     server.script = [(status, {}, "")]
-    done = analyzer("--root", tmp_path, "--test-alert", QT_ALERT_WEBHOOK=server.url)
+    done = analyzer("--root", tmp_path, "--test-alert", QT_ALERT_WEBHOOK=server.url(HOOK))
     assert done.returncode == code
     assert f"text message: the server answered {status}" in done.stdout
-    assert "test" in server.texts[0]
+    assert "test" in texts(server)[0]
     assert TOKEN not in done.stdout + done.stderr
     assert not (tmp_path / "status").exists()
 
@@ -265,14 +229,14 @@ def test_what_others_can_write_is_warned_about(tmp_path: Path) -> None:
 HOSTILE = "@everyone <@1> [click](http://evil.example) `tick` **bold** <!channel> failure"
 
 
-def test_a_log_line_is_shown_in_a_chat_as_code(tmp_path: Path, server: Server) -> None:
+def test_a_log_line_is_shown_in_a_chat_as_code(tmp_path: Path, server: Web) -> None:
     (tmp_path / "in.log").write_text("fine\n" * 1000)
     analyzer("--root", tmp_path, "--input", tmp_path / "in.log")
     status = tmp_path / "status"
     next(status.glob("health_*.json")).rename(status / "health_2026-01-05_input.json")
     (tmp_path / "in.log").write_text(f"ERROR {HOSTILE}\n" * 100)
-    analyzer("--root", tmp_path, "--input", tmp_path / "in.log", QT_ALERT_WEBHOOK=server.url)
-    (line,) = (line for line in server.texts[0].splitlines() if "click" in line)
+    analyzer("--root", tmp_path, "--input", tmp_path / "in.log", QT_ALERT_WEBHOOK=server.url(HOOK))
+    (line,) = (line for line in texts(server)[0].splitlines() if "click" in line)
     before, _, rest = line.partition("`")
     assert "click" not in before
     assert rest.count("`") == 3  # source and template, each in a span of its own that nothing in it ends
@@ -290,25 +254,25 @@ def test_json_is_all_that_stands_on_standard_output(tmp_path: Path) -> None:
     assert not (tmp_path / "status" / "status").exists()
 
 
-def test_ntfy_takes_a_plain_body_with_title_and_priority(server: Server, tmp_path: Path) -> None:
+def test_ntfy_takes_a_plain_body_with_title_and_priority(server: Web, tmp_path: Path) -> None:
     text = '🧩 Title – 2026-11-23\n🔴 `qt-rl` is silent\nHealth Score: 3.0/100 "x"'
-    sent = ala.Settings(root=tmp_path, webhook=server.url, alert_format="ntfy")
+    sent = ala.Settings(root=tmp_path, webhook=server.url(HOOK), alert_format="ntfy")
     assert ala.alert(sent, text) == ""
-    ((headers, body),) = server.raw
-    assert headers["Title"].encode("latin-1").decode() == "🧩 Title – 2026-11-23"
-    assert headers["Priority"] == "5"
-    assert body.decode() == '🔴 `qt-rl` is silent\nHealth Score: 3.0/100 "x"'
+    (request,) = server.requests
+    assert request.headers["Title"].encode("latin-1").decode() == "🧩 Title – 2026-11-23"
+    assert request.headers["Priority"] == "5"
+    assert request.body.decode() == '🔴 `qt-rl` is silent\nHealth Score: 3.0/100 "x"'
     assert ala.webhook_form("https://ntfy.sh/quantum") == "ntfy"
 
 
-def test_any_other_webhook_is_sent_json_of_its_own_form(server: Server, tmp_path: Path) -> None:
+def test_any_other_webhook_is_sent_json_of_its_own_form(server: Web, tmp_path: Path) -> None:
     template = '{"msgtype": "m.text", "body": ["note: {text}"]}'
-    sent = ala.Settings(root=tmp_path, webhook=server.url, alert_template=template)
+    sent = ala.Settings(root=tmp_path, webhook=server.url(HOOK), alert_template=template)
     text = 'a "quoted" line\nand \\ another\u2028'
     assert ala.alert(sent, text) == ""
-    ((headers, body),) = server.raw
-    assert headers["Content-Type"] == "application/json"
-    assert json.loads(body) == {"msgtype": "m.text", "body": [f"note: {text}"]}
+    (request,) = server.requests
+    assert request.headers["Content-Type"] == "application/json"
+    assert json.loads(request.body) == {"msgtype": "m.text", "body": [f"note: {text}"]}
 
 
 @pytest.mark.parametrize("template", ["{text}", '{"a": {text}}', '{"a": "b"}', "5", '{"a": "{text}"'])
@@ -319,14 +283,14 @@ def test_a_template_that_makes_no_json_is_told_at_the_start(template: str, tmp_p
     assert "[alert] template must be JSON with {text} inside a string" in done.stderr
 
 
-def test_a_run_that_is_well_after_a_bad_one_says_so_once(tmp_path: Path, server: Server) -> None:
+def test_a_run_that_is_well_after_a_bad_one_says_so_once(tmp_path: Path, server: Web) -> None:
     log, status = tmp_path / "in.log", tmp_path / "status"
     for week, lines in enumerate([["ERROR broken"] * 60, ["fine"] * 60, ["fine"] * 60]):
         log.write_text("\n".join(lines))
-        analyzer("--root", tmp_path, "--input", log, QT_ALERT_WEBHOOK=server.url)
+        analyzer("--root", tmp_path, "--input", log, QT_ALERT_WEBHOOK=server.url(HOOK))
         written = next(status.glob(f"health_{dt.datetime.now(dt.UTC):%Y-%m-%d}*"))
         written.rename(status / f"health_2026-01-{5 + 7 * week:02}_input.json")
-    first, second = server.texts
+    first, second = texts(server)
     assert first.splitlines()[0].endswith(f" – {socket.gethostname()[:60]}")
     assert "Recovered" not in first
     assert second.splitlines()[1] == "✅ Recovered: all is well again"

@@ -9,12 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, Web
 
 LOG = ["2026-11-20 10:00:00 ERROR order refused"] * 60 + ["2026-11-20 10:05:00 FATAL margin call"] * 2
 
@@ -92,30 +90,14 @@ def test_the_json_has_the_documented_keys(system: Path) -> None:
     assert (document["score"], document["health"]) == (30.0, "❌ Critical")
 
 
-def test_the_webhook_is_the_one_that_curl_reaches(system: Path) -> None:
-    bodies: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/api/webhooks/1/x"
-        if shutil.which("curl"):
-            curl = (
-                """curl -sS -X POST -H 'Content-Type: application/json' -d '{"content": "test"}' "$QT_ALERT_WEBHOOK" """
-            )
-            sh(system, curl, QT_ALERT_WEBHOOK=url)
-        sh(system, f"{sys.executable} tools/ai_log_analyzer.py --test-alert", QT_ALERT_WEBHOOK=url)
-        server.shutdown()
-    assert all(json.loads(body)["content"] for body in bodies)
-    assert "this is a test" in json.loads(bodies[-1])["content"]
+def test_the_webhook_is_the_one_that_curl_reaches(system: Path, web: Web) -> None:
+    web.script, url = [(204, {}, "")], web.url("/api/webhooks/1/x")
+    if shutil.which("curl"):
+        curl = """curl -sS -X POST -H 'Content-Type: application/json' -d '{"content": "test"}' "$QT_ALERT_WEBHOOK" """
+        sh(system, curl, QT_ALERT_WEBHOOK=url)
+    sh(system, f"{sys.executable} tools/ai_log_analyzer.py --test-alert", QT_ALERT_WEBHOOK=url)
+    assert all(request.text for request in web.requests)
+    assert "this is a test" in web.requests[-1].text
 
 
 @pytest.mark.parametrize(

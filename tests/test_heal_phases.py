@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import http.server
 import json
 import os
 import re
@@ -13,14 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO
+from conftest import REPO, Web
 
 import ai_log_analyzer as ala
 import weekly_self_heal as wsh
@@ -83,55 +82,36 @@ esac
     return root
 
 
-class Listener:
-    """An HTTP server on loopback that notes what it is told."""
+def by_path(web: Web) -> Callable[[BaseHTTPRequestHandler], bool]:
+    """Answers as its path says: /hang, /drip, a status such as /500, else 200."""
 
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str, str]] = []
-        listener = self
+    def answer(handler: BaseHTTPRequestHandler) -> bool:
+        if own := {"/hang": web.hang, "/drip": web.drip}.get(handler.path):
+            return own(handler)
+        web.script = [
+            (
+                int(handler.path[1:]) if re.fullmatch(r"/\d{3}", handler.path) else 200,
+                {"Location": "/200"},
+                "all is well",
+            )
+        ]
+        return False
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-                listener.told.append((self.command, self.path, body))
-                if self.path == "/hang":
-                    time.sleep(5)
-                if self.path == "/drip":
-                    self.send_response(200)
-                    self.end_headers()
-                    with contextlib.suppress(OSError):
-                        for _ in range(100):
-                            self.wfile.write(b"x")
-                            time.sleep(0.1)
-                    return
-                status = int(self.path[1:]) if re.fullmatch(r"/\d{3}", self.path) else 200
-                self.send_response(status)
-                self.send_header("Location", "/200")
-                self.end_headers()
-                self.wfile.write(b"all is well")
-
-            do_POST = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def alerts(self) -> list[str]:
-        return [json.loads(body)["text"] for command, _, body in self.told if command == "POST"]
-
-    def pings(self) -> list[str]:
-        return [path for _, path, _ in self.told if path.startswith("/p")]
+    return answer
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    listener = Listener()
-    yield listener
-    listener.server.shutdown()
-    listener.server.server_close()
+def listener(web: Web) -> Web:
+    web.instead = by_path(web)
+    return web
+
+
+def alerts(web: Web) -> list[str]:
+    return [request.text for request in web.requests if request.method == "POST" and request.body.startswith(b"{")]
+
+
+def pings(web: Web) -> list[str]:
+    return [request.target for request in web.requests if request.target.startswith("/p")]
 
 
 def test_report_and_console_tell_every_phase(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,84 +383,82 @@ def test_the_analyzer_accepts_the_parts_of_the_weekly_run(logs: Path) -> None:
 
 
 def test_one_message_tells_score_failures_and_what_was_healed(
-    logs: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    logs: Path, listener: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(logs, "--only", "2")
     (logs / "m.py").unlink()
-    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\n")
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url('')}/hook\n")
     set_phase(monkeypatch, 4, lambda *_: wsh.Outcome(state="failed", reason="Disk / 99 %"))
     assert run(logs) == 0
-    (text,) = listener.alerts()
+    (text,) = alerts(listener)
     assert "Health Score: 88.0/100" in text
     assert "❌ System Metrics: Disk / 99 %" in text
     assert "🔧 m.py: missing; restored from the known good copy" in text
 
 
-def test_no_message_when_there_is_nothing_to_tell(logs: Path, listener: Listener) -> None:
-    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\n")
+def test_no_message_when_there_is_nothing_to_tell(logs: Path, listener: Web) -> None:
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url('')}/hook\n")
     assert run(logs, "--skip", "3", "--skip", "4", "--skip", "5") == 0
-    assert listener.alerts() == []
+    assert alerts(listener) == []
 
 
 def test_a_failed_log_analysis_is_told_without_a_score(
-    logs: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    logs: Path, listener: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QT_ALERT_WEBHOOK", f"{listener.url}/hook")
+    monkeypatch.setenv("QT_ALERT_WEBHOOK", f"{listener.url('')}/hook")
     set_phase(monkeypatch, 6, explode)
     assert run(logs, "--skip", "1") == 0
-    (text,) = listener.alerts()
+    (text,) = alerts(listener)
     assert "Health Score: none" in text
     assert "❌ AI Log Analysis: it broke off: KeyError" in text
     assert summary(logs)[6][0] == "failed"
 
 
-def test_an_alert_that_does_not_arrive_is_exit_3(
-    logs: Path, listener: Listener, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/500\nQT_PING_URL={listener.url}/p\n")
+def test_an_alert_that_does_not_arrive_is_exit_3(logs: Path, listener: Web, capfd: pytest.CaptureFixture[str]) -> None:
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url('')}/500\nQT_PING_URL={listener.url('')}/p\n")
     (logs / "bad.py").write_text("def (:\n")
     assert run(logs) == 3
     assert "the alert was not delivered: the server answered 500; it is kept" in capfd.readouterr().err
-    assert listener.pings() == ["/p/start", "/p/fail"]
+    assert pings(listener) == ["/p/start", "/p/fail"]
 
 
-def test_a_status_folder_that_cannot_be_made_is_told(logs: Path, listener: Listener) -> None:
-    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\nQT_PING_URL={listener.url}/p\n")
+def test_a_status_folder_that_cannot_be_made_is_told(logs: Path, listener: Web) -> None:
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url('')}/hook\nQT_PING_URL={listener.url('')}/p\n")
     (logs / "status").write_text("a file in the way")
     assert run(logs) == 1
-    (text,) = listener.alerts()
+    (text,) = alerts(listener)
     assert "The run could not begin" in text
-    assert listener.pings() == ["/p/fail"]
+    assert pings(listener) == ["/p/fail"]
 
 
-def test_a_report_that_cannot_be_written_is_still_told(logs: Path, listener: Listener) -> None:
-    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\n")
+def test_a_report_that_cannot_be_written_is_still_told(logs: Path, listener: Web) -> None:
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url('')}/hook\n")
     (logs / "status" / f"WEEKLY_HEALTH_REPORT_{dt.datetime.now(dt.UTC):%Y-%m-%d}.md").mkdir(parents=True)
     assert run(logs) == 1
-    (text,) = listener.alerts()
+    (text,) = alerts(listener)
     assert "the report could not be written" in text
 
 
 @pytest.mark.parametrize(("config", "last"), [("", "/p"), ("--fail-on", "/p/fail")])
-def test_the_ping_url_is_told_start_and_end(logs: Path, listener: Listener, config: str, last: str) -> None:
-    (logs / ".env").write_text(f"QT_PING_URL={listener.url}/p?rid=1\n")
+def test_the_ping_url_is_told_start_and_end(logs: Path, listener: Web, config: str, last: str) -> None:
+    (logs / ".env").write_text(f"QT_PING_URL={listener.url('')}/p?rid=1\n")
     (logs / "bad.py").write_text("def (:\n")
     run(logs, *([config, "failed"] if config else []))
-    assert listener.pings() == ["/p/start?rid=1", f"{last}?rid=1"]
-    assert listener.told[-1][2].endswith("- Score: 88.0/100")
+    assert pings(listener) == ["/p/start?rid=1", f"{last}?rid=1"]
+    assert listener.requests[-1].body.decode().endswith("- Score: 88.0/100")
 
 
 @pytest.mark.parametrize("path", ["/500", "/hang"])
 def test_a_ping_that_fails_costs_nothing(
-    logs: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
+    logs: Path, listener: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     monkeypatch.setattr(ala, "PING_S", 0.5)
     began = time.monotonic()
-    ala.ping(ala.Settings(root=logs, ping=listener.url + path), "")
+    ala.ping(ala.Settings(root=logs, ping=listener.url(path)), "")
     assert time.monotonic() - began < 3
     err = capsys.readouterr().err
     assert "QT_PING_URL was not told success" in err
-    assert listener.url not in err
+    assert str(listener.port) not in err
 
 
 @pytest.mark.parametrize(
@@ -494,13 +472,13 @@ def test_a_ping_that_fails_costs_nothing(
     ids=["success", "under", "failure", "dry run"],
 )
 def test_the_analyzer_alone_tells_the_ping_url_as_well(
-    logs: Path, listener: Listener, arguments: tuple[str, ...], told: list[str]
+    logs: Path, listener: Web, arguments: tuple[str, ...], told: list[str]
 ) -> None:
-    (logs / ".env").write_text(f"QT_PING_URL={listener.url}/p\n")
+    (logs / ".env").write_text(f"QT_PING_URL={listener.url('')}/p\n")
     ala.main(["--root", str(logs), "--quiet", *arguments])
-    assert listener.pings() == told
+    assert pings(listener) == told
     if told[-1:] == ["/p"]:
-        assert listener.told[-1][2] == "88.0/100 → ✅ Stable"
+        assert listener.requests[-1].body.decode() == "88.0/100 → ✅ Stable"
 
 
 def test_the_export_says_how_each_phase_ended(logs: Path) -> None:
@@ -512,11 +490,11 @@ def test_the_export_says_how_each_phase_ended(logs: Path) -> None:
     assert "quantum_health_score 88.0\n" in text
 
 
-def test_check_sends_nothing(logs: Path, listener: Listener) -> None:
-    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url}/hook\nQT_PING_URL={listener.url}/p\n")
+def test_check_sends_nothing(logs: Path, listener: Web) -> None:
+    (logs / ".env").write_text(f"QT_ALERT_WEBHOOK={listener.url('')}/hook\nQT_PING_URL={listener.url('')}/p\n")
     (logs / "bad.py").write_text("def (:\n")
     assert run(logs, "--check") == 0
-    assert listener.told == []
+    assert listener.requests == []
 
 
 # ------------------------------------------------------------------------------------------ system and smoke tests
@@ -581,8 +559,8 @@ SMOKE = {
 }
 
 
-def test_smoke_tests_pass_fail_and_hang_side_by_side(logs: Path, listener: Listener) -> None:
-    values = {"url": listener.url, "closed": closed_port(), "port": listener.url.rpartition(":")[2]}
+def test_smoke_tests_pass_fail_and_hang_side_by_side(logs: Path, listener: Web) -> None:
+    values = {"url": listener.url(""), "closed": closed_port(), "port": listener.port}
     config = "".join(f'[[smoke]]\nname = "{name}"\n{text.format(**values)}\n' for name, (text, _) in SMOKE.items())
     (logs / "ai_log_analyzer.toml").write_text(config)
     began = time.monotonic()
