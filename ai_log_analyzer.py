@@ -3118,10 +3118,8 @@ def _counts(what: str, unit: str, counts: Mapping[str, int]) -> list[str]:
 
 def _levels(analysis: Analysis) -> list[str]:
     """What the lines say of themselves; a stack trace is one event."""
-    rows = [
-        (which, *(f"{pair[at]:,}" for pair in analysis.levels.values()))
-        for at, which in enumerate(("Declared", "Guessed"))
-    ]
+    pairs = analysis.levels.values()
+    rows = [(which, *(f"{pair[at]:,}" for pair in pairs)) for at, which in enumerate(("Declared", "Guessed"))]
     text = f"Problem lines: {analysis.problem_rate:,} per 10,000 (level warning and above; a stack trace counts once)."
     return [*table(("Level", *analysis.levels), rows), text]
 
@@ -3136,9 +3134,7 @@ def _when(analysis: Analysis) -> list[str]:
     peak, (begin, end) = analysis.peak, analysis.window
     if not peak:
         return ["No problem event that has a time."]
-    hours = Counter(
-        {dt.datetime.fromisoformat(f"{hour}:00Z"): sum(row.values()) for hour, row in analysis.hours.items()}
-    )
+    hours = Counter({moment(hour.encode()): sum(row.values()) for hour, row in analysis.hours.items()})
     begin, end = min(begin, *hours).replace(hour=0, minute=0, second=0, microsecond=0), max(end, *hours)
     span_h = (end - begin) / dt.timedelta(hours=1)
     step, columns = next((scale for scale in SCALES if span_h <= ROWS_MAX * scale[0] * scale[1]), SCALES[-1])
@@ -3231,9 +3227,8 @@ def _times(analysis: Analysis, problem: Problem) -> str:
     begin = max(min(begin, dt.date.fromisoformat(problem.first[:10])), end - dt.timedelta(days=DAYS_MAX - 1))
     days = [problem.days.get(f"{begin + dt.timedelta(days=n)}", 0) for n in range((end - begin).days + 1)]
     drawn = "".join(bar(count, max(days)) if count else "_" for count in days)
-    return (
-        f"{said_span(problem.first, problem.last)}{', ongoing' if analysis.ongoing(problem.last) else ''} · `{drawn}`"
-    )
+    ongoing = ", ongoing" if analysis.ongoing(problem.last) else ""
+    return f"{said_span(problem.first, problem.last)}{ongoing} · `{drawn}`"
 
 
 LITERAL = re.compile(rf"<\*>|{re.escape(REDACTED)}|…|\ufffd")  # what stands between parts that are literal
@@ -3447,15 +3442,12 @@ Family: TypeAlias = tuple[str, str, str, Mapping[str, float]]  # name, what it i
 def families_of(analysis: Analysis, pending: int, ended: dt.datetime) -> list[Family]:
     """What a run found, for Prometheus; a count over a window may fall, so that all are gauges."""
     states = Counter(source.state for source in analysis.coverage)
+    signals = {key: count for key, count in analysis.counts.items() if key != "lines"}
+    took = round((ended - analysis.generated).total_seconds(), 2)
     return [
         ("health_score", "Health score from 0 to 100.", "", {"": analysis.score}),
         ("log_lines", "Log lines read.", "", {"": analysis.counts["lines"]}),
-        (
-            "signal_lines",
-            "Lines that match a signal.",
-            "signal",
-            {k: n for k, n in analysis.counts.items() if k != "lines"},
-        ),
+        ("signal_lines", "Lines that match a signal.", "signal", signals),
         ("subsystem_lines", "Lines that match a subsystem.", "subsystem", analysis.subsystems),
         ("level_events", "Events by declared level.", "level", {k: d for k, (d, _) in analysis.levels.items()}),
         ("problem_events", "Events of problems.", "", {"": sum(problem.count for problem in analysis.problems)}),
@@ -3465,12 +3457,7 @@ def families_of(analysis: Analysis, pending: int, ended: dt.datetime) -> list[Fa
         ("sources", "Sources by how they were read.", "state", {state: states[state] for state in COVERAGE_STATES}),
         ("partial", "Whether some logs could not be read whole.", "", {"": int(analysis.partial)}),
         ("alerts_pending", "Alerts that could not be delivered.", "", {"": pending}),
-        (
-            "run_duration_seconds",
-            "How long the run took.",
-            "",
-            {"": round((ended - analysis.generated).total_seconds(), 2)},
-        ),
+        ("run_duration_seconds", "How long the run took.", "", {"": took}),
         *families_of_end(1, int(analysis.generated.timestamp())),
     ]
 
@@ -4125,11 +4112,8 @@ def stored_since(files: Iterable[Path]) -> dt.datetime | None:
 def check_cron(script: str) -> Iterator[Check]:
     """The time zone, and when a crontab that names the script starts it next."""
     now = dt.datetime.now().astimezone()
-    texts = (
-        [run(["crontab", "-l"], time.monotonic() + PROBE_S)[1].decode(errors="replace")]
-        if shutil.which("crontab")
-        else []
-    )
+    listed = run(["crontab", "-l"], time.monotonic() + PROBE_S)[1] if shutil.which("crontab") else b""
+    texts = [listed.decode(errors="replace")]
     for path in (Path("/etc/crontab"), *Path("/etc/cron.d").glob("*")):
         with contextlib.suppress(OSError):
             texts.append(path.read_text(errors="replace"))
@@ -4431,14 +4415,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = new_parser(PROG, __doc__ or "")
     add = parser.add_argument
-    add(
-        "--input",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="read this file instead, plain or gzip, - is standard input; repeatable",
-    )
+    words = "read this file instead, plain or gzip, - is standard input; repeatable"
+    add("--input", action="extend", nargs="+", default=[], metavar="FILE", help=words)
     add("--dry-run", action="store_true", help="print the section; write and send nothing")
     add("--json", action="store_true", help="print the JSON, and nothing else")
     add("--test-alert", action="store_true", help="send a test message and say what the server answered")
@@ -4476,13 +4454,7 @@ def new_parser(prog: str, doc: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--days", type=bounded(int, 1, 3650), default=7, metavar="N", help="lookback in days (7)")
-    add(
-        "--timeout",
-        type=bounded(float, 1, 86_400),
-        default=60.0,
-        metavar="SECONDS",
-        help="time for reading all logs (60)",
-    )
+    add("--timeout", type=bounded(float, 1, 86_400), default=60.0, metavar="SECONDS", help="to read all logs in (60)")
     for kind, (flag, value, words) in SOURCE_KINDS.items():
         if flag:
             add(flag, dest=kind, action="append", default=[], metavar=value, help=words)

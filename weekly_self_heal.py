@@ -204,9 +204,7 @@ def worst(states: Iterable[str]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of at most ROWS_MAX rows; nothing when there is no row."""
-    lines = [head, ["---"] * len(head), *([ala.cell(text) for text in row] for row in rows[:ROWS_MAX])]
-    more = f"\n\n… and {len(rows) - ROWS_MAX} more" if len(rows) > ROWS_MAX else ""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + more if rows else ""
+    return "\n\n".join(ala.table(head, [[ala.cell(text) for text in row] for row in rows], ROWS_MAX))
 
 
 def some(words: str, names: Sequence[str]) -> str:
@@ -637,11 +635,8 @@ class Healer:
             except OSError as error:
                 # The disk does not give it back: broken. One that is locked or huge may well be sound.
                 reason = f"it cannot be read: {error.strerror}"
-                found = (
-                    self.heal(module, reason)
-                    if error.errno == errno.EIO
-                    else ModuleResult(module, "left alone", reason)
-                )
+                left = ModuleResult(module, "left alone", reason)
+                found = self.heal(module, reason) if error.errno == errno.EIO else left
             if found.result in {"broken", "left alone"} and module in self.good.entries:
                 self.sound[module] = self.good.entries[module]  # what is not sound now is not forgotten
             self.findings += [found] if found.result != "absent" else []
@@ -874,9 +869,8 @@ def restart(containers: Sequence[Container], until: float) -> tuple[list[str], l
     lines, healed = [], []
     for container, at, reason in begun:
         now, up = (container, False) if reason else await_up(container, at, until)
-        result = (
-            f"could not be done: {reason}" if reason else f"{'it is up' if up else 'it did not help'} ({now.words})"
-        )
+        helped = f"{'it is up' if up else 'it did not help'} ({now.words})"
+        result = f"could not be done: {reason}" if reason else helped
         lines.append(f"{container.name} was down ({container.words}); restart: {result}")
         healed += [now] if up else []
     return lines, healed
