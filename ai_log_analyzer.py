@@ -293,7 +293,7 @@ class Settings:
         """What of the host is read: runs are compared only with those that read the same."""
         return {kind: sorted(names) for kind, names in self.sources.items() if names}
 
-    def named(self, kind: str) -> tuple[str, ...]:
+    def wanted(self, kind: str) -> tuple[str, ...]:
         """What is asked for of one kind of source."""
         return self.sources.get(kind, ())
 
@@ -1345,7 +1345,7 @@ def find_hosts(settings: Settings) -> list[Host]:
     engine = shutil.which("docker") or shutil.which("podman")
     if not engine:
         return []
-    return [Host((engine, "--context", name), f"{name}/") for name in settings.named("contexts")] or [Host((engine,))]
+    return [Host((engine, "--context", name), f"{name}/") for name in settings.wanted("contexts")] or [Host((engine,))]
 
 
 def inspect(host: Host, ids: Sequence[str], until: float) -> dict[str, Facts | None]:
@@ -1405,8 +1405,8 @@ class Collector:
         if self.settings.inputs:
             self.find_files()
             return
-        hosts, units = find_hosts(self.settings), self.settings.named("units")
-        named = any(map(self.settings.named, ("containers", "services", "contexts")))
+        hosts, units = find_hosts(self.settings), self.settings.wanted("units")
+        named = any(map(self.settings.wanted, ("containers", "services", "contexts")))
         if hosts and (named or not units):
             for number, host in enumerate(hosts):
                 until = time.monotonic() + (self.turn.end - time.monotonic()) / (len(hosts) - number + 1)
@@ -1416,7 +1416,7 @@ class Collector:
                     except AnalyzerError as error:
                         self.failed(host.prefix.rstrip("/") or "docker", str(error))
             for kind, names in self.names.items():
-                self.unmatched(self.settings.named(f"{kind}s"), names, kind)
+                self.unmatched(self.settings.wanted(f"{kind}s"), names, kind)
         elif named:
             self.failed("docker", "no docker command found; install Docker or use --input FILE")
         if not units and (hosts or named):
@@ -1436,7 +1436,7 @@ class Collector:
 
     def find_services(self, host: Host, until: float) -> None:
         """The services of one engine that are asked for."""
-        if globs := self.settings.named("services"):
+        if globs := self.settings.wanted("services"):
             found = list_names(host, until, "Name", "service", "ls")
             self.names["service"] += found.values()
             for key, name in found.items():
@@ -1448,8 +1448,8 @@ class Collector:
         """The containers of one engine, but for those of services that are read: these hold the same lines."""
         names = list_names(host, until, "Names", "ps", "-a", "--no-trunc")
         self.names["container"] += names.values()
-        only_services = self.settings.named("services") and not self.settings.named("containers")
-        globs, exclude = self.settings.named("containers") or ("*",), self.settings.named("exclude")
+        only_services = self.settings.wanted("services") and not self.settings.wanted("containers")
+        globs, exclude = self.settings.wanted("containers") or ("*",), self.settings.wanted("exclude")
         chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, exclude) and not only_services}
         facts = inspect(host, list(chosen), min(until, time.monotonic() + PROBE_S)) if chosen else {}
         for key, name in chosen.items():
@@ -1463,7 +1463,7 @@ class Collector:
                 self.failed(host.prefix + name, plain_reason(b"no such file or directory"))
             else:
                 self.add(host, ("logs",), key, name, fact)
-        if not chosen and not only_services and not self.settings.named("containers"):
+        if not chosen and not only_services and not self.settings.wanted("containers"):
             raise AnalyzerError("it has no container to read; start one or use --input FILE")
 
     def add(self, host: Host, kind: tuple[str, ...], key: str, name: str, facts: Facts | None) -> None:
@@ -1489,7 +1489,7 @@ class Collector:
             units, containers = [unit for unit in units if matches(unit, globs)], []
         else:
             units = [unit for unit in units if unit.endswith(".service")]
-            containers = [name for name in containers if not matches(name, self.settings.named("exclude"))]
+            containers = [name for name in containers if not matches(name, self.settings.wanted("exclude"))]
         wanted = {name: [f"CONTAINER_NAME={name}"] for name in containers}
         for unit in units:  # an engine's unit holds its containers' lines as well, which are read as theirs
             own = [f"SYSLOG_IDENTIFIER={name}" for name in ENGINE_IDENTIFIERS]
