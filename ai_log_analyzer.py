@@ -2724,6 +2724,7 @@ def find_peak(
 
 # Counts, medians and ratios, nothing that is learnt. Why each threshold is where it is:
 BURST_EVENTS = {"critical": 1, "error": 10, "warning": 20}  # fewer in a row are a failure that was tried again
+LEVEL_WEIGHTS = {"critical": 5.0, "error": 1.0, "warning": 0.3}  # as the documented signals have them
 BURST_RATE = 5  # times the problem's mean rate over the window, which chance does not reach
 BURST_TIMES = 5  # times the median of its bursts if there are more than BURSTS_FEW: what comes every night is no news
 BURSTS_FEW = 4
@@ -2818,14 +2819,13 @@ def find_incidents(
                 break
         else:
             groups.append([burst])
-    weights = {signal.key.removesuffix("s"): signal.weight for signal in SIGNALS}
     incidents = [
         Incident(
             begin=group[0].begin.decode(),
             end=max(burst.end for burst in group).decode(),
             sources=tuple(dict.fromkeys(burst.source.name for burst in group)),
             events=sum(burst.events for burst in group),
-            weight=sum(weights[burst.problem.level] * burst.events for burst in group),
+            weight=sum(LEVEL_WEIGHTS[burst.problem.level] * burst.events for burst in group),
             first=replace(group[0].problem, look=group[0].source.look, at=group[0].begin.decode()),
         )
         for group in groups

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
+import ai_log_analyzer as ala
 from ai_log_analyzer import REDACTED, environment_secrets, excerpt, redact
 
 _ALNUM = string.ascii_letters + string.digits
@@ -223,6 +224,17 @@ def test_of_lines_by_others_few_secrets_survive_and_few_ordinary_lines_change(nu
     assert min(len(told), len(ordinary)) >= (50 if number == 12 else 150)
     assert len(survived) <= most * len(told), survived
     assert len(changed) <= 0.01 * len(ordinary), changed
+
+
+@pytest.mark.parametrize(
+    "place", range(len(ala._RULES)), ids=[" ".join(rule[0][:2]) or "by itself" for rule in ala._RULES]
+)
+def test_without_any_one_of_the_rules_some_secret_survives(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [fill(row.rpartition(" -> ")[0], seed) for seed, row in enumerate(LINES_WITH_SECRETS)]
+    rows += [(line[::-1], [secret[::-1] for secret in secrets]) for _, line, secrets in CORPORA if secrets]
+    known = [(line, secrets) for line, secrets in rows if not any(secret in redact(line, ()) for secret in secrets)]
+    monkeypatch.setattr(ala, "_RULES", ala._RULES[:place] + ala._RULES[place + 1 :])
+    assert any(secret in redact(line, ()) for line, secrets in known for secret in secrets)
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
