@@ -203,22 +203,42 @@ KINDS_OF_LETTER = {
 }
 # "Password" as programs and people write it: even a plain word behind it is one.
 _SPOKEN = (
-    r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|psk\b|kennwort|wachtwoord|mot de passe|contrasena|senha|parola"
+    r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|priv(?:ate)?[ _.-]?key|kennwort|wachtwoord|mot de passe|contrasena"
+    r"|senha|parola"
     r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|密[码碼]|비밀번호|كلمة المرور"
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
-    r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[\w+\]|.*\*{3}.*|%2F.*|[0-9a-f]{2}=.*|<.*|\{.*|\$[({].*"
-    r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[[a-z]+\]|[^*]{0,4}\*{3,}[^*]{0,4}|%2F.*|<.*|\{.*|\$[({].*"
+    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
-    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|expire[ds]|mis-?match(?:ed)?|found|not|hidden|masked"
-    r"|filtered|encrypted|sensitive|changed|updated|reset|rotated|accepted|rejected|refused|denied|failed|failure|error"
-    r"|unknown|unauthorized|enabled|disabled|(?:re)?loaded|verified|from|via|using|with|chauthtok|file|unbound|deleted|permission"
+    r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
+    r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
+    r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
+    r"|loading|configured|verified|checking|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and|or|user"
+    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound"
+    r"|deleted|permission"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
-    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?|/[a-z]{2,8}"
-    r"|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
+    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?"
+    r"|/(?:tmp|root|home|opt|app|data|srv|work|etc|var|usr|run)|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
+)
+# What makes another thing of a label, and what leaves it the same.
+OTHER_THING = re.compile(  # token_type, secretName, password_file
+    r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn"
+    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|scope|policy|mode|method"
+    r"|format)s?(?![a-z]))"
+)
+SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, API_KEY_LIVE, passwordHash
+    r"(?i:[_-]?(?:s|v?\d+|old|new|current|confirm\w*|value|text|plain|raw|b(?:ase)?64|hash|base|str|prod|dev|test|live"
+    r"|staging|main(?:net)?|default|key|(?-i:[A-Z]{1,3})))*"
+)
+# What a key belongs to (mailgun_key, sdkKey), but not what something is found by (cache_key, sortKey).
+OWNER = re.compile(
+    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
+    r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh|trace|feature)[_-]?$)"
+    r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
 )
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
@@ -1894,8 +1914,9 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]"
 )
 _SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
+_ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
 _ID = re.compile(  # of Twilio, Solana, IPFS, libp2p; digests
-    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|[1-9A-HJ-NP-Za-km-z]{43,44}|(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
+    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
@@ -1905,21 +1926,13 @@ _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash|tx\w*"
     r"|digest|(?:finger|thumb)print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
 )
-_SPEAKS_OF_LICENCE = re.compile("(?i)licen|key|gift|voucher|code|activat")
-_OTHER = re.compile(
-    r"(?:[_-]|(?<![A-Z])(?=[A-Z]))(?i:(?:id|index|name|file|address|arn|digest|fingerprint)s?)(?![a-z])"
-)
-_SAME = re.compile(  # password2, API_KEY_LIVE, passwordHash
-    r"(?i)[_-]?(?:\d+|s|old|new|confirm\w*|plain|text|raw|value|hash|b(?:ase)?64|key|base|prod|dev|test|live|staging"
-    r"|main(?:net)?|default|str|current)?"
+_SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
+_PREFERENCE = re.compile(
+    r"(?i)lang\w*|locale|theme|consent\w*|tz|time_?zone|expires|max-age|path|domain|samesite|priority"
 )
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
-_OWNER = re.compile(  # mailgun_key, sdkKey; not what something is found by: cache_key, sortKey
-    r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
-    r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh)[_-]?$)[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
-)
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
-    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|secret|credential|(?:private|encryption).?key").search
+    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|psk\b|secret|credential|encryption.?key").search
 )
 Hit = re.Match[str]
 
@@ -1950,16 +1963,18 @@ def _random(hit: Hit) -> bool:
 
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
-    signed = _SIGNATURE.fullmatch(hit["s"]) and re.search(r"(?i)\bsig(?:nature)?s?\b|\btx|transact", hit.string)
-    return bool(
-        signed or _ID.fullmatch(hit["s"]) or _ID_BEFORE.search(hit.string, max(0, hit.start() - 24), hit.start())
+    value, line, start = hit["s"], hit.string, max(0, hit.start() - 24)
+    signed = _SIGNATURE.fullmatch(value) and re.search(
+        r"(?i)(?:\bsig(?:nature)?s?|transaction)\W{1,4}$", line[start : hit.start()]
     )
+    account = re.fullmatch("[1-9A-HJ-NP-Za-km-z]{43,44}", value) and _ON_A_CHAIN.search(line)
+    return bool(signed or account or _ID.fullmatch(value) or _ID_BEFORE.search(line, start, hit.start()))
 
 
 def _like_one(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
-    if re.search(r"^/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$", value):
+    if re.search(r"^/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$", value):
         return False
     if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w(?:!|\^(?!C\b))+\w", value):  # whatever the line speaks of
         return True
@@ -1971,11 +1986,10 @@ def _like_one(hit: Hit) -> bool:
 
 
 def _cookie(hit: Hit) -> bool:
-    """Whether a cookie is that of a session, by its name, or holds something random."""
-    pairs = (pair.partition("=") for pair in hit["s"].split(";"))
+    """Whether there is a cookie that is no mere preference."""
+    pairs = (pair.strip().partition("=") for pair in hit["s"].split(";"))
     return any(
-        _is_random(unquote(value)) or (re.search("(?i)sess|sid|token|auth", name) and not NOT_SECRET.fullmatch(value))
-        for name, _, value in pairs
+        value and not _PREFERENCE.fullmatch(name) and not NOT_SECRET.fullmatch(value) for name, _, value in pairs
     )
 
 
@@ -1992,7 +2006,9 @@ def _labelled(hit: Hit) -> bool:
     label = list(_ANY_LABEL.finditer(line, *hit.span("name")))[-1]
     suffix, kind, word = line[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
     schema = hit["q"] and re.match(r"\\*[\"']:", line[hit.end("s") :])  # the next key of one
-    if schema or _OTHER.search(suffix) or NOT_SECRET.fullmatch(value):
+    camel = label[0][-1].islower() and suffix[:1].isupper()
+    glued = suffix[:1].isalpha() and not camel and not SAME_THING.fullmatch(suffix)  # secretary, tokenizer
+    if schema or glued or OTHER_THING.search(suffix) or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
@@ -2001,7 +2017,7 @@ def _labelled(hit: Hit) -> bool:
         of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
             "(?i)secret|wallet|phrase|signer|account|node.?key", line
         )
-        owned = _OWNER.search(line, start, hit.start()) and not re.fullmatch("[0-9a-f-]{32,36}", value)
+        owned = OWNER.search(line, start, hit.start()) and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
         long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
         return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
     if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
@@ -2010,8 +2026,9 @@ def _labelled(hit: Hit) -> bool:
         one_of_many = word == "session id" or (word == "session" and (soft or _UUID.fullmatch(value)))
         named = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
         return random and not (one_of_many or named or re.search("(?i)hash|sha", suffix))
-    if prose or not _SAME.fullmatch(suffix):
-        return random and not (soft and kind != "plain" and re.fullmatch("[0-9a-f]{8,16}", value))
+    if prose or not SAME_THING.fullmatch(suffix):
+        beside = soft and not hit["soft"].strip() and " " in word  # signing key 4bf92f3577b34da6
+        return random and not (beside and re.fullmatch("[0-9a-f]{8,16}", value))
     if quoted or flag or kind == "plain":
         return len(value) > 2
     if "=" in hit["sep"]:
@@ -2025,8 +2042,8 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     rf"(?:(?P<plain>{_SPOKEN})"
-    r"|(?P<strong>secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
-    r"|(?:api|access|priv(?:ate)?|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer"
+    r"|(?P<strong>psk\b|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
+    r"|(?:api|access|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer"
     r"|listen|instrumentation|binance|bybit|okx)[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|sess(?:ion)?id|aspxauth"
@@ -2074,11 +2091,11 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?:mnemonic|seed|recovery|backup|wallet|phrase|(?P<app>app pass))(?:[\w ]{0,20}|\w+ for \S+ is)\W{1,6}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?-i:(?(app)[a-z]{4}(?: [a-z]{4}){3}\b",
          r"|(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}",
-         r"(?:(?P=gap)[a-z]{3,8}\b){10,22}+)))"),
+         r"(?:(?P=gap)[a-z]{3,8}\b){4,22}+)))"),
         # keys as lists of numbers
-        ("key secret psk wallet", _always,
-         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|wallet)\b[^\n=:\[]{0,40}[=:\[][ \[]{0,2}",
-         r"(?=\d{1,3}(?:, ?| )\d|[0-9a-f]{2} [0-9a-f]{2} )(?P<s>(?:\w{1,3}(?:, ?| )){15,}\w{1,3})"),
+        ("key secret psk id.json", _always,
+         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json)\b[^\n=:\[]{0,40}[=:\[][ \[]{0,2}",
+         r"(?=(?:\d{1,3}(?:, ?| )){0,9}[12]\d\d\b|[0-9a-f]{2} [0-9a-f]{2} )(?P<s>(?:\w{1,3}(?:, ?| )){15,}\w{1,3})"),
         ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
          r"(?:(?:[\w-]+=\"[^\"\n]*\"|(?:(?!\\+[rn])[^\s\"',\])}])+)(?:,[ \t]*(?=[\w-]+=))?)++))"),
@@ -2091,12 +2108,12 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))",
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
-        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key /token code=",
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code=",
          _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
          r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm|invite",
-         r"|activate|magic|key|token)[\w-]*/(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+         r"|activate|magic|key)[\w-]*/(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
-        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|eth|polygon))?/",
+        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
@@ -2116,25 +2133,28 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli setuser pgpass ldap"
          " sshpass mongo login -u user -pass echo pass identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
-         rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|az) login)\b{_OPTIONS}-p|redis-cli\b{_OPTIONS}-a",
-         rf"|ldap\w+\b{_OPTIONS}-w|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}",
-         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])|(?:(?:connect|_construct|bind)\(",
-         rf"[^()\n]{{0,200}}?,|login\()[^()\n]{{0,200}}?, ?(?={_QUOTED}(?:, ?\w+)?[)\]])| -pass(?:in|out) +pass:",
-         rf"|unlockAccount[^\n]{{0,80}}?0x\w{{40}}\W{{1,4}}|xfreerdp\b{_OPTIONS}/p:|\bAC[0-9a-f…]+\W{{1,5}}(?=[0-9a-f]{{32}}\b)",
-         r"|(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")|alias set \S+ http\S+ |\b554=|(?:add_user|change_password) \S+ ",
-         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd",
-         r"|[^|\n]*--\S*passw))|setuser\b[^\n]{1,99}? \"?>|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:",
-         r"|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
+         rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p",
+         rf"|redis-cli\b{_OPTIONS}-a|ldap\w+\b{_OPTIONS}-w",
+         rf"|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
+         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
+         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
+         rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind)\((?:{_QUOTED}|Resource[^,]{{1,20}}),[^()\n]{{0,200}}?, ?)",
+         rf"(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}|xfreerdp\b{_OPTIONS}/p:",
+         r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
+         r"|(?:add_user|change_password) \S+ |(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")|alias set \S+ http\S+ ",
+         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
+         r"|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))",
+         r"|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
          r"|\b(?:requirepass|masterauth|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
-         r"(?:\b(?:(?:[th]?otp|(?:[2tm]|two)fa)(?![a-z0-9])(?:[ _-]?(?:code|token|attempt|value))?",
+         r"(?:\b(?:(?:[th]?otp|(?:[2tm]|two)fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt|value))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two.?factor|confirmation|login|sms",
          r"|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?(?: (?:for|to|of) \S+| (?:is|was)",
-         r"| *[:=#,]>?)* *[\"']?(?:G-)?|(?<!status )(?<!exit )(?<!error )(?<!return )\b\w*code (?:is|lautet|är) ",
-         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|user|id)))",
+         r"| *[:=#,]>?)* *[\"']?(?:G-)?",
+         r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
+         r"|\b(?:your|dein|din|ihr) (?![\w ]*(?:status|exit|error))[\w -]{0,30}(?:code|kod) (?:is|lautet|är) ",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
         ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
          " credential macaroon session sid auth sig seed csrf community",
@@ -2142,9 +2162,9 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences, codes of gifts
         ("$", bool,
          r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
-        ("licen key gift voucher code activat", lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)),
-         r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})",
-         r"(?![\w-]))"),
+        ("licen product gift voucher invit recovery backup activat",
+         lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)), r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])",
+         r"(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
         ("! ^ pass pwd psk cookie invalid hardhat secret credential key kennwort wachtw contras senha parola haslo"
          " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),

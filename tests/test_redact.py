@@ -208,7 +208,7 @@ def test_a_shortened_line_holds_no_part_of_a_secret(seed: int, row: str) -> None
 
 
 # Lines whose writers had not seen the rules, in sets, written backwards so that nothing here looks like a token. The
-# secrets of set 11 were asked for as far-fetched as can be; set 12 is what a reviewer found.
+# secrets of set 11 were asked for as far-fetched as can be; set 12 is what reviewers found.
 CORPORA = [json.loads(row) for row in Path(__file__).with_name("corpora.jsonl").read_text().splitlines()]
 
 
