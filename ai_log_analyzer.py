@@ -2138,7 +2138,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
-         rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind)\((?:{_QUOTED}|Resource[^,]{{1,20}}),[^()\n]{{0,200}}?, ?)",
+         rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind)\((?:{_QUOTED}|Resource[^,]+),[^()\n]{{0,200}}?, ?)",
          rf"(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}|xfreerdp\b{_OPTIONS}/p:",
          r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
          r"|(?:add_user|change_password) \S+ |(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")|alias set \S+ http\S+ ",
