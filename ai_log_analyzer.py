@@ -205,7 +205,7 @@ KINDS_OF_LETTER = {
 _SPOKEN = (
     r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|priv(?:ate)?[ _.-]?key|kennwort|wachtwoord|mot de passe|contrasena"
     r"|senha|parola"
-    r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|密[码碼]|비밀번호|كلمة المرور"
+    r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|ハスワート|密[码碼]|비밀번호|كلمة المرور"
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
@@ -1924,7 +1924,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash|tx\w*"
-    r"|digest|(?:finger|thumb)print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
+    r"|record|digest|\w+print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
 _PREFERENCE = re.compile(
@@ -2015,7 +2015,7 @@ def _labelled(hit: Hit) -> bool:
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
         of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
-            "(?i)secret|wallet|phrase|signer|account|node.?key", line
+            r"(?i)secret|wallet|phrase|signer|account|node.?key(?!\()|key created|pagerduty", line
         )
         owned = OWNER.search(line, start, hit.start()) and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
         long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
@@ -2048,7 +2048,7 @@ _LABEL = (
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|sess(?:ion)?id|aspxauth"
     rf"|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf))"
-    rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?:key|pk\b)))"
+    rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?<!websocket-)(?:key|pk\b)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
@@ -2088,7 +2088,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
         # seed phrases: numbered words, or words with one and the same gap; the four words of an app's password
         ("mnemonic seed recovery backup wallet phrase passw", _always,
-         r"(?:mnemonic|seed|recovery|backup|wallet|phrase|(?P<app>app pass))(?:[\w ]{0,20}|\w+ for \S+ is)\W{1,6}",
+         r"(?:mnemonic|seed|recovery|backup|wallet|phrase|(?P<app>app pass))(?:[\w ]{0,20}|\w+ for \S+ is)\W{1,12}",
          r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?-i:(?(app)[a-z]{4}(?: [a-z]{4}){3}\b",
          r"|(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}",
          r"(?:(?P=gap)[a-z]{3,8}\b){4,22}+)))"),
@@ -2108,10 +2108,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))",
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
-        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code=",
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid=",
          _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
          r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm|invite",
-         r"|activate|magic|key)[\w-]*/(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&]code=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+         r"|activate|magic|key)[\w-]*/(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&](?:code|appid)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
          r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
@@ -2131,7 +2131,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
         ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli setuser pgpass ldap"
-         " sshpass mongo login -u user -pass echo pass identified 554= add_user",
+         " client_ cst sshpass mongo login -u user -pass echo pass identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p",
          rf"|redis-cli\b{_OPTIONS}-a|ldap\w+\b{_OPTIONS}-w",
@@ -2144,8 +2144,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?:add_user|change_password) \S+ |(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")|alias set \S+ http\S+ ",
          r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
          r"|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))",
-         r"|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
-         r"|\b(?:requirepass|masterauth|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
+         r"|(?-i:\bCST)[=:] ?(?=\w{40})|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
+         r"|\b(?:requirepass|masterauth|client_random \w+|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
