@@ -1923,8 +1923,8 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\b[kg]?id|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash|tx\w*"
-    r"|record|digest|\w+print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
+    r"(?:\b[kg]?id(?:-2)?|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash"
+    r"|tx\w*|record|digest|\w+print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
 _PREFERENCE = re.compile(
@@ -2008,7 +2008,8 @@ def _labelled(hit: Hit) -> bool:
     schema = hit["q"] and re.match(r"\\*[\"']:", line[hit.end("s") :])  # the next key of one
     camel = label[0][-1].islower() and suffix[:1].isupper()
     glued = suffix[:1].isalpha() and not camel and not SAME_THING.fullmatch(suffix)  # secretary, tokenizer
-    if schema or glued or OTHER_THING.search(suffix) or NOT_SECRET.fullmatch(value):
+    task = line.startswith("[", hit.end("name")) and _UUID.fullmatch(value)  # of Celery: mail.reset_password[…]
+    if schema or glued or task or OTHER_THING.search(suffix) or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
@@ -2134,7 +2135,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          " client_ cst sshpass mongo login -u user -pass echo pass identified 554= add_user",
          _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
          rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p",
-         rf"|redis-cli\b{_OPTIONS}-a|ldap\w+\b{_OPTIONS}-w",
+         rf"|client_random \w+|redis-cli\b{_OPTIONS}-a|ldap\w+\b{_OPTIONS}-w",
          rf"|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
@@ -2145,7 +2146,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
          r"|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))",
          r"|(?-i:\bCST)[=:] ?(?=\w{40})|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
-         r"|\b(?:requirepass|masterauth|client_random \w+|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
+         r"|\b(?<!no )(?:requirepass|masterauth|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
