@@ -777,10 +777,6 @@ def outcome(reader: Reader, until: float) -> tuple[int | None, bytes, bytes]:
     return status, bytes(output[1]), bytes(output[2])
 
 
-class Overdue(BaseException):
-    """Something goes on beyond its limit. Nothing that anybody passes over."""
-
-
 @contextlib.contextmanager
 def time_limit(seconds: float, error: BaseException) -> Iterator[None]:
     """Raise an error in the main thread, in the middle of whatever it does, and again while it goes on.
@@ -1468,9 +1464,9 @@ class Collector:
         """The containers of one engine, but for those of services that are read: these hold the same lines."""
         names = list_names(host, until, "Names", "ps", "-a", "--no-trunc")
         self.names["container"] += names.values()
-        only_services = self.settings.wanted("services") and not self.settings.wanted("containers")
-        globs, exclude = self.settings.wanted("containers") or ("*",), self.settings.wanted("exclude")
-        chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, exclude) and not only_services}
+        named, services, exclude = map(self.settings.wanted, ("containers", "services", "exclude"))
+        globs = named or (() if services else ("*",))
+        chosen = {k: n for k, n in names.items() if matches(n, globs) and not matches(n, exclude)}
         facts = inspect(host, list(chosen), min(until, time.monotonic() + PROBE_S)) if chosen else {}
         for key, name in chosen.items():
             fact = facts.get(key)
@@ -1483,7 +1479,7 @@ class Collector:
                 self.failed(host.prefix + name, plain_reason(b"no such file or directory"))
             else:
                 self.add(host, ("logs",), key, name, fact)
-        if not chosen and not only_services and not self.settings.wanted("containers"):
+        if not chosen and not named and not services:
             raise AnalyzerError("it has no container to read; start one or use --input FILE")
 
     def add(self, host: Host, kind: tuple[str, ...], key: str, name: str, facts: Facts | None) -> None:
@@ -2872,12 +2868,12 @@ def find_silent(
         if len(hours) < SILENT_HOURS or source.name in ended or COVERAGE_STATES[source.state]:
             continue
         longest = max(moment(after) - moment(hour) for hour, after in itertools.pairwise(hours))
-        quiet = end - parse_time(source.last.decode())
+        last = source.last.decode()
+        quiet = end - parse_time(last)
         before = earlier.get(excerpt(source.name))
         usual = parse_time(max(earlier.values())) - parse_time(before) if before else dt.timedelta(0)
         if quiet >= SILENT_LEAST and quiet > SILENT_TIMES * longest and quiet > 2 * usual:
             text = f"{in_words(quiet)}, and its longest pause until then was {in_words(longest)}"
-            last = source.last.decode()
             command = source.look(parse_time(last) - LOOK_AROUND, end) if source.look else ""
             silent.append(since_when(3, source.name, "is silent since", last, text, command=command))
     pauses = [pause for source in sources if (pause := find_pause(source))]

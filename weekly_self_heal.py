@@ -255,13 +255,17 @@ def kill_children() -> None:
                 os.killpg(int(pid), signal.SIGKILL)
 
 
+class Overdue(BaseException):
+    """A phase goes on beyond its limit. Nothing that a phase passes over."""
+
+
 def run_phase(phase: Phase, plan: Plan) -> Outcome:
     """A phase's outcome, also when it breaks or hangs."""
     limit_s = phase.limit_s or plan.settings.timeout_s + 60
     try:
-        with ala.time_limit(limit_s + GRACE_S, ala.Overdue()):
+        with ala.time_limit(limit_s + GRACE_S, Overdue()):
             return phase.work(plan, time.monotonic() + limit_s)
-    except ala.Overdue:
+    except Overdue:
         reason = f"it did not end and was cut at its limit of {limit_s:g} s"
     except ala.AnalyzerError as error:
         reason = str(error)
