@@ -209,25 +209,25 @@ _SPOKEN = (
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
-    r"(?i)\W*|\?\w+|your[-_].+|x+|\[?redacted\]?\W*|\[[a-z]+\]|[^*]{0,4}\*{3,}[^*]{0,4}|%2F.*|<.*|\{.*|\$[({].*"
-    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\W?redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,4}|%2F.*|<.*|\{.*|\$[({].*"
+    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and|or|user"
-    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound"
+    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound|(?-i:[A-Z][a-z]+ing)"
     r"|deleted|permission"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
-    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?"
+    r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(*]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?(?::\d+)*"
     r"|/(?:tmp|root|home|opt|app|data|srv|work|etc|var|usr|run)|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
 )
 # What makes another thing of a label, and what leaves it the same.
 OTHER_THING = re.compile(  # token_type, secretName, password_file
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn"
-    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|scope|policy|mode|method"
+    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|scope|policy|mode|method"
     r"|format)s?(?![a-z]))"
 )
 SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, API_KEY_LIVE, passwordHash
@@ -239,6 +239,28 @@ OWNER = re.compile(
     r"(?i)(?<![a-z])(?!(?:cache|primary|foreign|partition|sort|idempotency|object|storage|s3|redis|row|group|event|lock"
     r"|message|index|record|request|hash|map|unique|dedup\w*|state|host|ssh|trace|feature)[_-]?$)"
     r"[a-z\d]+(?:[_-]$|(?-i:(?<=[a-z\d])$))"
+)
+
+# What tokens of these vendors begin with.
+_TOKENS = r"""(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16}) AIza ya29\. SG\. GOCSPX- hvs\. EAA AGE-SECRET-KEY- ATATT
+    gh[a-z]_ github_pat_ [sr]k_ pk_(?=\d) whsec_ npm_ hf_ dop_v1_ sh[a-z]{2,3}_ glsa_ gsk_ r8_ dckr_pat_ sq[a-z]_
+    lin_api_ ntn_ rubygems_ syt_ secret_(?=[A-Za-z0-9]{40}) sdk-(?=[0-9a-f]{8}-) key-(?=[0-9a-f]{32}) sq0[a-z]{3}-
+    gl[a-z]{2,6}- xox[a-z]- xapp- pypi- [sr]k- xai- pplx- tskey- NRAK- xkeysib-"""
+TOKEN_PREFIX = "|".join(_TOKENS.split())
+# To what a key by its name gives access.
+KEYS_TO = (
+    "api|access|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer|client|network"
+    "|local|listen|instrumentation|binance|bybit|okx"
+)
+# Behind which option a program takes its password.
+PASSWORD_OPTIONS = (
+    ("-p", r"sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login|login(?=[\"'],)"),
+    (r"-p(?=[^\s\"',]|[\"'][^\s\"',\]])", r"(?:mysql|mariadb)[\w-]*(?=[ \t\"'])"),  # never apart
+    ("-a", "redis-cli"),
+    ("-w", r"ldap\w+"),
+    ("-t", "codecov"),
+    ("(?-i:-P)", r"(?:un)?zip|mosquitto_\w+"),
+    ("/p:", "xfreerdp"),
 )
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
@@ -1556,7 +1578,7 @@ MERGE_FROM = 4  # so many different words in one place of a shape make it a vari
 MERGE_WORDS = 25  # places of a shape that may become variables
 WILD = "<*>"
 
-_verbose = partial(re.compile, flags=re.VERBOSE)
+_verbose = partial(re.compile, flags=re.VERBOSE)  # behind a row stands a line that needs it
 _STR = r'"((?:[^"\\]|\\.)*+)"?'  # the closing quote of a torn line is missing
 _WORD = "|".join(sorted((w for w in LEVELS if w.islower()), key=len, reverse=True)).replace(" ", r"\ ")
 _UPPER = rf"(?:{_WORD.upper()})(?![\w.=-])"
@@ -1576,38 +1598,38 @@ PREFIX = _verbose(
 # way only and their number is bounded, so that a line without a level costs one pass.
 HEADER = _verbose(
     rf"""\s*+(?:(?>
-          [-|:*,;>~.=!\#+]++(?=\s) | [|,;:]++
-        | {_BRACKET}:? | \([^()]{{0,80}}+\):? | <[^<>\s]*+> | \{{[^{{}}"]{{0,80}}+\}}
-        | [\w.@/-]++=(?:"(?:[^"\\]|\\.)*+"|'[^']*+'|[^\s"']*+)
-        | {_DAY},?
-        | \d[\d:.,;/TZ+-]*+(?:[\w.-]{{1,60}}:)?(?={_UPPER}[:,;])
-        | [\w-]+[.:](?={_UPPER}|(?:{_WORD})\s\s)
-        | (?=[^\s\[({{"|=]*?\d)[^\s\[({{"|]++
-        | [A-Z][A-Z_]++(?!\w)
+          [-|:*,;>~.=!\#+]++(?=\s) | [|,;:]++  # 2026-01-02 == ERROR gone
+        | {_BRACKET}:? | \([^()]{{0,80}}+\):? | <[^<>\s]*+> | \{{[^{{}}"]{{0,80}}+\}}  # [a] (b) ERROR x
+        | [\w.@/-]++=(?:"(?:[^"\\]|\\.)*+"|'[^']*+'|[^\s"']*+)  # t=2026 logger=a level=error msg=x
+        | {_DAY},?  # Dec 17 03:04:05 ERROR gone
+        | \d[\d:.,;/TZ+-]*+(?:[\w.-]{{1,60}}:)?(?={_UPPER}[:,;])  # 2026-01-02,ERROR,gone
+        | [\w-]+[.:](?={_UPPER}|(?:{_WORD})\s\s)  # [1] production.INFO: an error page
+        | (?=[^\s\[({{"|=]*?\d)[^\s\[({{"|]++  # 03:04AM WARN slow
+        | [A-Z][A-Z_]++(?!\w)  # RAS APP ERROR gone
         | [\w$@/.*-]+(?:\[[^\]]{{0,40}}\]|\([^)]{{0,40}}\))?(?::(?=\s)|(?=\s*\||\s+-+\s|\s+[\w./-]+\[\d+\]))
-        | [\w$-]+(?:(?:\.|::|/|@)[\w$*-]+)+
-        | [\w-]+(?=\s+{_DELIMITED}) | (?<=\d\s)[\w-]+(?=\s+(?:{_UPPER}|[\w./-]+:\s))
-        )\s*+){{0,24}}?
-        (?: [\w.\#-]*+[\[<(]\s*(?:(?=[^\[\]<>()\s\d]*+\d)[^\[\]<>()\s]++\s++){{0,4}}
+        | [\w$-]+(?:(?:\.|::|/|@)[\w$*-]+)+  # django.request WARNING Not Found
+        | [\w-]+(?=\s+{_DELIMITED}) | (?<=\d\s)[\w-]+(?=\s+(?:{_UPPER}|[\w./-]+:\s))  # npm ERR! gone
+        )\s*+){{0,24}}?(?:
+          [\w.\#-]*+[\[<(]\s*(?:(?=[^\[\]<>()\s\d]*+\d)[^\[\]<>()\s]++\s++){{0,4}}
               (?:[\w./ -]{{0,40}}[:/\#])?
               (?P<enclosed>(?i:{_WORD})|Note|NOTE|System)\s*(?=[\]>):/|\#]|\s[\w.:-]+\])
-              [^\[\]<>()]*+(?:\([^()]*\))?[\]>)]
-          | \[\s?(?P<initial>[DIWECFTVN])(?:\]|\d{{4}}\s|\s(?=[^\[\]\d]*+\d)[^\[\]]*+\])
-          | =?(?P<upper>{_UPPER})(?=[\s:|\[\]!,;>]|$)
-          | (?P<word>{_DELIMITED})
+              [^\[\]<>()]*+(?:\([^()]*\))?[\]>)]  # [main/ERROR] gone
+          | \[\s?(?P<initial>[DIWECFTVN])(?:\]|\d{{4}}\s|\s(?=[^\[\]\d]*+\d)[^\[\]]*+\])  # [E 03:04:05] x
+          | =?(?P<upper>{_UPPER})(?=[\s:|\[\]!,;>]|$)  # 2026-01-02 ERROR
+          | (?P<word>{_DELIMITED})  # fail: gone
           | (?<=[\d:\])Z]\s)(?P<letter>[DIWECFV])
-              (?=!\s|\s+\||\s+\S+\s*[:\]]\s|\s+[A-Z]{{3,}}\s|\s+[\w./-]+:\d)
+              (?=!\s|\s+\||\s+\S+\s*[:\]]\s|\s+[A-Z]{{3,}}\s|\s+[\w./-]+:\d)  # 01-02 03:04:05.678 E Tag: x
           | (?i:(?P<key>(?:log[._-]?)?(?:level|lvl|severity|levelname)|priority)
-              =["']?(?P<value>(?:{_WORD}|\d+)(?!\w)))
-          | (?P<json>\{{\s*"(?=[\w.@-]))
+              =["']?(?P<value>(?:{_WORD}|\d+)(?!\w)))  # PRIORITY=4
+          | (?P<json>\{{\s*"(?=[\w.@-]))  # {{"level":"error"}}
         )"""
 )
 # Headers that give the level as one character or number in a fixed place: syslog, klog, Ruby, redis, logcat.
 FIXED = _verbose(
-    r"""<(?P<syslog>\d\d?|1[0-8]\d|19[01])>(?:1\s)?
-      | ([IWEFDC])\d{4,8}\s\d\d:\d\d[^\]]{0,100}(?:\]\s)?
-      | ([DIWEFA]),\s\[[^\]]{0,60}\](?:\s+\w+\s--\s[^:]{0,60}:\s)?
-      | \d+:[XCSM]\s[^#*]{10,32}\s([.*\#-])\s
+    r"""<(?P<syslog>\d\d?|1[0-8]\d|19[01])>(?:1\s)?  # <11>gone
+      | ([IWEFDC])\d{4,8}\s\d\d:\d\d[^\]]{0,100}(?:\]\s)?  # E0102 03:04:05.678901 1 a.go:1] gone
+      | ([DIWEFA]),\s\[[^\]]{0,60}\](?:\s+\w+\s--\s[^:]{0,60}:\s)?  # W, [2026-01-02 #1]  WARN -- : slow
+      | \d+:[XCSM]\s[^#*]{10,32}\s([.*\#-])\s  # 1:C 02 Jan 03:04:05.678 # gone
       | ([VDIWEF])/[\w.$-]+\s*(?:\(\s*\d+\):|:)"""
 )
 _METHOD = "(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE)"
@@ -1638,7 +1660,7 @@ NEGATED = _verbose(
     rf"""(?i)(?<![A-Za-z_])(?:
         {_BAD}(?:\(s\))?["']?\s*+[:=]\s*+(?:["']?(?:0\b(?!\.\d)|(?:null|none|nil|false|no)\b(?!\s++[A-Za-z][a-z]*+(?!\w*+\s*+[:=])))["']?|\[\]|""|'')
       | (?<![\d.,])(?:no|0|zero|without|any|not)\s++
-          (?:(?:critical|fatal|new|other|further|more|known|serious|failed)\s++)?{_BAD}
+          (?:(?:critical|fatal|new|other|further|more|known|serious|failed)\s++)?{_BAD}  # done with 0 errors
       | error-free\b)"""
 )
 NEGATIONS = ("no", "0", "zero", "without", "any", "nil", "null", "false", "error-free", "[]", '""', "''")
@@ -1664,7 +1686,7 @@ VARIABLE = _verbose(
     rf"""(?<![^{_EDGE}:]) (?:
         (?<=[\w\])]=) (?!(?:{_MEANING})(?![^{_EDGE}])) (?: "[^"]*+" | '[^']*+' | {_GROUP} | [^{_EDGE}]++(?:{_GROUP})*+ )
       | (?<!:) (?: (?:{_DAY},?\ ){{1,3}}\d[^{_EDGE}]*+ | /[^{_EDGE}]+(?<![:.])
-          | [a-z]{{2,}}+://[^\s"'<>()]+(?<![:.,;]) | [A-Za-z]:\\[^{_EDGE}]*+
+          | [a-z]{{2,}}+://[^\s"'<>()]+(?<![:.,;]) | [A-Za-z]:\\[^{_EDGE}]*+  # curl https://a.example/b
           | (?:[<>~](?![^\s>]{{0,30}}>))?(?!:|[A-Za-z_]{{2,}}+:\d)
               [^{_EDGE}\d]*+\d[^{_EDGE}]*(?<![:.]){_UNIT} )
       | (?<=[A-Za-z_"]:) \d[^{_EDGE}]*(?<![:.]){_UNIT} )"""
@@ -1854,17 +1876,17 @@ def _merged(pieces: Pieces, slots: dict[Slot, set[str]]) -> Pieces:
 ROLE = _verbose(
     r"""(?P<blank>\s*+$)
       | (?P<frame>\s+(?:at\s|File\s"|\.\.\.|\^|~) | \#\d+\s(?!ERROR|WARN)
-          | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)
+          | Stack\strace: | ---\sEnd\sof | [})\]]+,?\s*$)  #    at Shop.Order(Int32 id)
       | (?P<cause>\s*+(?:Caused\sby|Suppressed|Wrapped\sby):
-          | During\shandling\sof\sthe\sabove | The\sabove\sexception\swas)
-      | (?P<trace>\s*+(?:[+|]\s+)?(?:Exception\sGroup\s)?Traceback\s\(most\srecent)
-      | (?P<panic>(?:panic|fatal\serror):\s)
+          | During\shandling\sof\sthe\sabove | The\sabove\sexception\swas)  # Caused by: java.io.IOException: gone
+      | (?P<trace>\s*+(?:[+|]\s+)?(?:Exception\sGroup\s)?Traceback\s\(most\srecent)  # Traceback (most recent call last)
+      | (?P<panic>(?:panic|fatal\serror):\s)  # panic: assignment to entry in nil map
       | (?P<routine>goroutine\s\d | \[signal\s | runtime\sstack: | created\sby\s\S+[./] | exit\sstatus\s\d
-          | [a-z]\w{1,5}\s+0x[0-9a-f]+$)
+          | [a-z]\w{1,5}\s+0x[0-9a-f]+$)  # goroutine 1 [running]:
       | (?P<error>(?:Exception\sin\sthread\s"[^"]*"\s|Unhandled\sexception[.:]\s)?
-          [\w$]++(?:[./:\\]++[\w$]++)*+(?:(?<=Error)|(?<=Exception)|(?<=Throwable))(?::\s|:?\s*+$))
-      | (?P<call>[\w./$-]++\(.*\)\s*+$ | [a-z_]\w*+(?:\.[a-z_]\w*+)*+\.[A-Z]\w*+(?::\s|$))
-      | (?P<head>\s+(?:\d|[\[<]\d|[A-Z]{4,8}\s) | (?=\S))
+          [\w$]++(?:[./:\\]++[\w$]++)*+(?:(?<=Error)|(?<=Exception)|(?<=Throwable))(?::\s|:?\s*+$))  # KeyError: 'BTC'
+      | (?P<call>[\w./$-]++\(.*\)\s*+$ | [a-z_]\w*+(?:\.[a-z_]\w*+)*+\.[A-Z]\w*+(?::\s|$))  # main.run(0x1)
+      | (?P<head>\s+(?:\d|[\[<]\d|[A-Z]{4,8}\s) | (?=\S))  #  INFO | gone | a.b
       | (?P<indent>\s)"""
 )
 # Role of a line -> for each state of its stream ("" for the rest) the next state, or "" to stay, and whether
@@ -1907,7 +1929,8 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 # From here no text of others reaches a person or a program but through `excerpt`.
 
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
-    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]+=\w|sha\d+[:-]"
+    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|(?!sha)[a-z_]\w*=\w|sha\d+[:-]|pk_(?:live|test)_|[tuvxyz]pub|edpk|AAAA[BCE][23]"
+    r"|(?-i:(?:[a-z]+-){2,}[a-z\d]{5,10}|[\da-f]{8}\.[\da-f]{1,8})$"
 )
 _SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
 _ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
@@ -1915,12 +1938,12 @@ _ID = re.compile(  # of Twilio, Solana, IPFS, libp2p; digests
     r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
-    r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,24})?\d{0,4}|\d+"
+    r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,18})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\b[kg]?id(?:-2)?|_id|Id|(?i:\bh1|mint|page_?token|peer|program|public[ _-]?key|ssh-\w+|ecdsa-\S+|sha\d+|hash"
-    r"|tx\w*|record|digest|\w+print|etag(?:\W+W)?|nonce|boundary|container))\W{1,8}$|;base64,$|PUBLIC KEY-+[\\nr]*$"
+    r"(?:\b[kg]?id(?:-2)?|_id|Id|(?i:\bh1|mint|page_?token|peer|public[ _-]?key|sha\d+|hash|tx\w*|record"
+    r"|digest|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
 _PREFERENCE = re.compile(
@@ -1959,23 +1982,22 @@ def _random(hit: Hit) -> bool:
 
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
-    value, line, start = hit["s"], hit.string, max(0, hit.start() - 24)
-    signed = _SIGNATURE.fullmatch(value) and re.search(
-        r"(?i)(?:\bsig(?:nature)?s?|transaction)\W{1,4}$", line[start : hit.start()]
-    )
-    account = re.fullmatch("[1-9A-HJ-NP-Za-km-z]{43,44}", value) and _ON_A_CHAIN.search(line)
-    return bool(signed or account or _ID.fullmatch(value) or _ID_BEFORE.search(line, start, hit.start()))
+    value, before = hit["s"], hit.string[max(0, hit.start() - 24) : hit.start()]
+    signed = _SIGNATURE.fullmatch(value) and re.search(r"(?i)(?:\bsig(?:nature)?s?|transaction)\W{1,4}$", before)
+    account = re.fullmatch("[1-9A-HJ-NP-Za-km-z]{43,44}", value) and _ON_A_CHAIN.search(hit.string)
+    known = _PUBLIC.match(value) or _ID.fullmatch(value) or _ID_BEFORE.search(before)
+    return bool(signed or account or known)
 
 
 def _like_one(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
-    if re.search(r"^/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$", value):
+    if re.search(r"^\d*/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$|^(?:\w+\.){2}", value):
         return False
     if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w(?:!|\^(?!C\b))+\w", value):  # whatever the line speaks of
         return True
     symbols = re.search(
-        r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?][A-Za-z])", value
+        r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?](?!NT)[A-Za-z])", value
     )
     key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(r"(?i)sha\d|digest", hit.string)
     return bool((symbols or _is_dense(value, 12) or key) and _speaks_of_one(hit.string)) and not _is_id(hit)
@@ -2004,8 +2026,10 @@ def _labelled(hit: Hit) -> bool:
     schema = hit["q"] and re.match(r"\\*[\"']:", line[hit.end("s") :])  # the next key of one
     camel = label[0][-1].islower() and suffix[:1].isupper()
     glued = suffix[:1].isalpha() and not camel and not SAME_THING.fullmatch(suffix)  # secretary, tokenizer
-    task = line.startswith("[", hit.end("name")) and _UUID.fullmatch(value)  # of Celery: mail.reset_password[…]
-    if schema or glued or task or OTHER_THING.search(suffix) or NOT_SECRET.fullmatch(value):
+    uuid = _UUID.fullmatch(value)
+    task = line.startswith("[", hit.end("name")) and uuid  # of Celery: mail.reset_password[…]
+    other = OTHER_THING.search(suffix) and not (uuid and word == "secret")  # the secret_id of an AppRole
+    if schema or glued or task or other or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
@@ -2016,11 +2040,12 @@ def _labelled(hit: Hit) -> bool:
         )
         owned = OWNER.search(line, start, hit.start()) and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
         long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
-        return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
+        given = flag and random and len(value) >= 16
+        return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and (long or given)))
     if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
         random = random or bool(re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
-        one_of_many = word == "session id" or (word == "session" and (soft or _UUID.fullmatch(value)))
+        one_of_many = word == "session id" or (word in {"session", "credential"} and (soft or uuid))
         named = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
         return random and not (one_of_many or named or re.search("(?i)hash|sha", suffix))
     if prose or not SAME_THING.fullmatch(suffix):
@@ -2039,20 +2064,19 @@ def _labelled(hit: Hit) -> bool:
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     rf"(?:(?P<plain>{_SPOKEN})"
-    r"|(?P<strong>psk\b|secret(?:[ _.-]?access)?(?:[ _.-]?key)?"
-    r"|(?:api|access|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer"
-    r"|listen|instrumentation|binance|bybit|okx)[ _.-]?key)"
+    r"|(?P<strong>psk\b|(?<!existing)(?<!\d:)secret(?:[ _.-]?access)?(?:[ _.-]?key| id(?=\W{1,9}[\da-f]{8}-))?"
+    rf"|(?:{KEYS_TO})[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
-    r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])token|credential|macaroon|sess(?:ion)?id|aspxauth"
-    rf"|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf))"
-    rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?<!websocket-)(?:key|pk\b)))"
+    r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])(?<!publickey)token|credential|macaroon|aspxauth"
+    rf"|sess(?:ion)?id|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf))"
+    rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?<!websocket-)(?:key|pk\b)(?!_?hash)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
     r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*(?:\([^()\n]{1,40}\)[ \t]*)?"
     r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
-    r"|\\*[\"'],[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
+    r"|\\*[\"'](?:,|[ \t])[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=\S{1,99}</|[^<>\s][^<>\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
     r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?"
@@ -2066,11 +2090,13 @@ _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one 
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
     r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w)))++)))"
 )
-_OPTIONS = r"[^\n|;]{0,200}?[ \t\"']"
 _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
 _QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 _THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
+_OPTION = "|".join(
+    rf"\b(?:{programs})(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{_THEN}" for option, programs in PASSWORD_OPTIONS
+)
 _WORD_OF_LINE = r"[^\s\"'`<>(){}\[\]=:,;]"
 
 # Words, in small letters, one of which is in every text that the expression finds something in; group s of it goes if
@@ -2084,14 +2110,14 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # PEM without its beginning; the words before the base64 stay
         ("-----end", bool, r"(?<![\w+/=\s\\])\s*+(?:[a-z]{1,14}\s)*+(?P<s>[\w+/=\s\\]++)(?=-----END [A-Z ]*PRIVATE)"),
         # seed phrases: numbered words, or words with one and the same gap; the four words of an app's password
-        ("mnemonic seed recovery backup wallet phrase passw", _always,
-         r"(?:mnemonic|seed|recovery|backup|wallet|phrase|(?P<app>app pass))(?:[\w ]{0,20}|\w+ for \S+ is)\W{1,12}",
-         r"(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?-i:(?(app)[a-z]{4}(?: [a-z]{4}){3}\b",
-         r"|(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}",
-         r"(?:(?P=gap)[a-z]{3,8}\b){4,22}+)))"),
+        ("mnemonic seed recovery backup wallet phrase passw", _always, r"(?:mnemonic|seed|recovery|backup|wallet",
+         r"|phrase|provided words|(?P<app>app pass))(?:[\w ]{0,20}|\w+ for \S+ is|(?P<far>[^\n]{0,60}?))",
+         r"\W{1,12}(?P<s>(?:\d\d?\W{1,3}[a-z]{3,8}\b\W{0,3}){6,24}+|(?-i:(?(app)[a-z]{4}(?: [a-z]{4}){3}\b",
+         r"|(?(far)(?=(?:[a-z]{3,8}\W+){11}))(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)",
+         r"[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)))"),
         # keys as lists of numbers
         ("key secret psk id.json", _always,
-         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json)\b[^\n=:\[]{0,40}[=:\[][ \[]{0,2}",
+         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json)\b[^\n\[]{0,99}[=:\[][ \[]{0,2}",
          r"(?=(?:\d{1,3}(?:, ?| )){0,9}[12]\d\d\b|[0-9a-f]{2} [0-9a-f]{2} )(?P<s>(?:\w{1,3}(?:, ?| )){15,}\w{1,3})"),
         ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
@@ -2099,56 +2125,51 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("cookie", _cookie, r"\bcookie[\"']?[ \t]*[:=][ \t]*\[?b?[\"']?(?P<s>(?!max-age)[\w.$-]+=[^\s;\"']*",
          r"(?:;[ \t]*[\w.$-]+(?:=[^;\"'\s]*)?)*)"),
         # user:password@. A web path may hold an @; a database password may hold / and #, but 5432/ is a port
-        ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}://{_USER}*:",
+        ("@", _always, rf"(?:(?P<web>https?://{_USER}*:)|\b(?!http)[a-z][a-z0-9+.-]{{1,20}}(?::/?|/)/{_USER}*:",
          r"(?!(?<=[^/]:)\d{1,5}(?:[/?,]|\Z))|(?<![\w/:])[\w.-]{1,64}:(?=[^\s\"']{1,200}@(?:tcp|udp|unix)?\()",
          r"|[^\s\"'/@]{3,64}@/\w|\bjdbc:oracle:\w+:[\w.$-]+/",
          r"|(?<![\w/:])[a-z][\w.-]{0,64}:(?=[^\s@]{0,64}[\d!#$%^*])(?=[^\s/@:]{6,64}@[\w.-]{1,99}:\d{2,5}\b))",
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
-        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid=",
-         _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/|\bhc-ping\.com/",
-         r"|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm|invite",
-         r"|activate|magic|key)[\w-]*/(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})|[?&](?:code|appid)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+        ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid="
+         " ticket=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/",
+         r"|\bhc-ping\.com/|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm",
+         r"|invite|activate|magic|key)[\w-]*/(?<!keys/)(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
+         r"|[?&](?:code|appid|ticket)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
-        ("://", _random, r"\b(?:https?|wss?)://[^\s/\"'<>]+(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/",
-         r"(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
+        (":// url:", _random, r"\b(?:(?:https?|wss?)://[^\s/\"'<>]+|url: )",
+         r"(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
         # what shows by itself: JWT, Discord and Telegram bots, wallets, the user of a Sentry DSN, vendors' prefixes
         ("", _random, r"(?P<s>\beyJ[\w-]{6,}(?:\.[\w-]*)*|\b(?:[MNO][\w-]{22,}\.[\w-]{5,8}|mfa)\.[\w-]{25,}",
-         r"|\b(?:[tuvxyz]prv|nsec1)[0-9a-z]{40,}|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)",
-         r"|(?<=://)(?![0-9a-f]{128}@)[\w-]{16,200}(?=@)",
+         r"|\b(?:[tuvxyz]prv|nsec1|secret-extended-key-|302e0201)[0-9a-z]{40,}",
+         r"|(?-i:\bS[A-Z2-7]{55}\b|\b[au](?=[a-z]*\d)[a-z\d]{29}\b)|(?<=://)(?![0-9a-f]{128}@)[\w-]{16,200}(?=@)",
          r"|(?-i:(?<!\d)\d{6,12}:(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{30,}|(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))",
-         r"(?:(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16})|AIza|ya29\.|SG\.|GOCSPX-|hvs\.|EAA|AGE-SECRET-KEY-|ATATT|sdk-(?=[0-9a-f]{8}-)",
-         r"|(?:gh[a-z]|github_pat|[srp]k|whsec|npm|hf|dop_v1|sh[a-z]{2,3}|glsa|gsk|r8|dckr_pat|sq[a-z]|lin_api|ntn",
-         r"|rubygems|syt|secret(?=_[A-Za-z0-9]{40}))_",
-         r"|(?:gl[a-z]{2,6}|xox[a-z]|xapp|pypi|[sr]k|xai|pplx|tskey|NRAK|xkeysib|sq0[a-z]{3}|key(?=-[0-9a-f]{32}))-)",
-         r"[\w.+/=-]{12,}))"),
+         rf"(?:{TOKEN_PREFIX})[\w.+/=-]{{12,}}))"),
         # arguments without names
         ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|totp",
          r"|credentials|\.create|from_key)\(|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
-        ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli setuser pgpass ldap"
-         " client_ cst sshpass mongo login -u user -pass echo pass identified 554= add_user",
-         _always, rf"(?:\b(?:mysql|mariadb)[\w-]*(?=[ \t\"']){_OPTIONS}-p(?=[^\s\"',]|[\"'][^\s\"',\]])",
-         rf"|\b(?:(?:sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login)\b{_OPTIONS}-p",
-         rf"|client_random \w+|redis-cli\b{_OPTIONS}-a|ldap\w+\b{_OPTIONS}-w",
-         rf"|(?:(?:un)?zip|mosquitto_\w+)(?=[ \t:]){_OPTIONS}(?-i:-P)){_THEN}|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
+        ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli ldap"
+         " client_ cst snmp codecov twilio mongo login -u user echo pass identified 554=",
+         _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
          rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
          rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind)\((?:{_QUOTED}|Resource[^,]+),[^()\n]{{0,200}}?, ?)",
-         rf"(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}|xfreerdp\b{_OPTIONS}/p:",
+         rf"(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}",
          r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
-         r"|(?:add_user|change_password) \S+ |(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")|alias set \S+ http\S+ ",
-         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
+         r"|(?:add_user|change_password) \S+ |alias set \S+ http\S+ |(?-i:LOGIN +(?:\"[^\"]*\"|\S+@\S+) (?=\")",
+         r"|\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'])))|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
+         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|(?-i:\bCST)[=:] ?(?=\w{40})",
          r"|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))",
-         r"|(?-i:\bCST)[=:] ?(?=\w{40})|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
+         r"|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
          r"|\b(?<!no )(?:requirepass|masterauth|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
          r"(?:\b(?:(?:[th]?otp|(?:[2tm]|two)fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt|value))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two.?factor|confirmation|login|sms",
-         r"|auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?(?: (?:for|to|of) \S+| (?:is|was)",
+         r"|auth\w*(?=[ _-])|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?(?: (?:for|to|of) \S+| (?:is|was)",
          r"| *[:=#,]>?)* *[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
          r"|\b(?:your|dein|din|ihr) (?![\w ]*(?:status|exit|error))[\w -]{0,30}(?:code|kod) (?:is|lautet|är) ",
@@ -2164,10 +2185,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
         ("! ^ pass pwd psk cookie invalid hardhat secret credential key kennwort wachtw contras senha parola haslo"
-         " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
+         " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?<!<)(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
-         r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|[tuvxyz]pub|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
+         r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
     )
 )  # fmt: skip
 
@@ -4073,11 +4094,11 @@ def check_sources(settings: Settings, until: float) -> Iterator[Check]:
     hosts = find_hosts(settings)
     for host in hosts:
         name = Path(host.argv[0]).name
-        status, listed, err = run(host.command("ps", "-a", "-q", "--no-trunc"), until)
-        if status != 0:
-            reason = plain_reason(err) if status else "it does not answer"
-            fix = f" (usermod -aG docker {owner_name(os.getuid())})" if "group docker" in reason else ""
-            yield "❌", f"{host.prefix}{name}: {reason}{fix}"
+        try:
+            ids = [*list_names(host, until, "Names", "ps", "-a", "--no-trunc")]
+        except AnalyzerError as error:
+            fix = f" (usermod -aG docker {owner_name(os.getuid())})" if "group docker" in str(error) else ""
+            yield "❌", f"{host.prefix}{name}: {error}{fix}"
             continue
         asked = [("version", "--format", f"{{{{.{side}.Version}}}}") for side in ("Client", "Server")]  # Podman has one
         version = " / ".join(
@@ -4086,7 +4107,6 @@ def check_sources(settings: Settings, until: float) -> Iterator[Check]:
         _, context, _ = run([*host.argv[:1], "context", "show"], until)
         words = f"{name} {version} (client / engine), context {excerpt(context.strip()) or 'default'}"
         yield "✅", f"{host.prefix}{words}"
-        ids = listed.decode(errors="replace").split()
         facts = [fact for fact in inspect(host, ids, until).values() if fact] if ids else []
         yield from check_containers(settings, facts)
     if shutil.which("journalctl"):
