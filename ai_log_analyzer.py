@@ -243,7 +243,7 @@ OWNER = re.compile(
 
 # What tokens of these vendors begin with.
 _TOKENS = r"""(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16}) AIza ya29\. SG\. GOCSPX- hvs\. EAA AGE-SECRET-KEY- ATATT
-    gh[a-z]_ github_pat_ [sr]k_ pk_(?=\d) whsec_ npm_ hf_ dop_v1_ sh[a-z]{2,3}_ glsa_ gsk_ r8_ dckr_pat_ sq[a-z]_
+    gh[a-z]_ github_pat_ [sr]k_ pk_(?=\d) whsec_ npm_ hf_ dop_v1_ sh[a-z]{2,3}_ glsa_ gsk_ pdl_ r8_ dckr_pat_ sq[a-z]_
     lin_api_ ntn_ rubygems_ syt_ secret_(?=[A-Za-z0-9]{40}) sdk-(?=[0-9a-f]{8}-) key-(?=[0-9a-f]{32}) sq0[a-z]{3}-
     gl[a-z]{2,6}- xox[a-z]- xapp- pypi- [sr]k- xai- pplx- tskey- NRAK- xkeysib-"""
 TOKEN_PREFIX = "|".join(_TOKENS.split())
@@ -259,6 +259,7 @@ PASSWORD_OPTIONS = (
     ("-a", "redis-cli"),
     ("-w", r"ldap\w+"),
     ("-t", "codecov"),
+    ("-c", r"snmp\w+"),
     ("(?-i:-P)", r"(?:un)?zip|mosquitto_\w+"),
     ("/p:", "xfreerdp"),
 )
@@ -1929,20 +1930,20 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 # From here no text of others reaches a person or a program but through `excerpt`.
 
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
-    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|(?!sha)[a-z_]\w*=\w|sha\d+[:-]|pk_(?:live|test)_|[tuvxyz]pub|edpk|AAAA[BCE][23]"
+    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]\w*=\w|sha\d+[:-]|pk_(?:live|test)_|[tuvxyz]pub|edpk|AAAA[BCE][23]"
     r"|(?-i:(?:[a-z]+-){2,}[a-z\d]{5,10}|[\da-f]{8}\.[\da-f]{1,8})$"
 )
 _SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
 _ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
 _ID = re.compile(  # of Twilio, Solana, IPFS, libp2p; digests
-    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
+    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|(?:.*/)?(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,18})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\b[kg]?id(?:-2)?|_id|Id|(?i:\bh1|mint|page_?token|peer|public[ _-]?key|sha\d+|hash|tx\w*|record"
+    r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer|public[ _-]?key|sha\d+|hash|tx\w*|record"
     r"|digest|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
@@ -1951,7 +1952,7 @@ _PREFERENCE = re.compile(
 )
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
-    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|psk\b|secret|credential|encryption.?key").search
+    re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|psk\b|secret|credential|(?:ption|shared).?key").search
 )
 Hit = re.Match[str]
 
@@ -2029,7 +2030,8 @@ def _labelled(hit: Hit) -> bool:
     uuid = _UUID.fullmatch(value)
     task = line.startswith("[", hit.end("name")) and uuid  # of Celery: mail.reset_password[…]
     other = OTHER_THING.search(suffix) and not (uuid and word == "secret")  # the secret_id of an AppRole
-    if schema or glued or task or other or NOT_SECRET.fullmatch(value):
+    apart = re.match(r"\\*[\"'][ \t]", hit["sep"]) and not re.search(r"[\"'][\w-]*$", line[start : hit.start()])
+    if schema or glued or task or other or apart or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
@@ -2076,12 +2078,12 @@ _SEPARATOR = (
     r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*(?:\([^()\n]{1,40}\)[ \t]*)?"
     r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
     r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
-    r"|\\*[\"'](?:,|[ \t])[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('password', 'x')
+    r"|\\*[\"'](?:,|[ \t])[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('key', 'x') or "--key" "x"
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=\S{1,99}</|[^<>\s][^<>\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
     r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?"
     r"(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
-    r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
+    r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|as|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
     r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_][\w.]{0,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
@@ -2153,7 +2155,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli ldap"
          " client_ cst snmp codecov twilio mongo login -u user echo pass identified 554=",
          _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
-         rf"|(?<![^\s\"'])(?:-u|--user|--proxy-user|--auth)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
+         rf"|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
          rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind)\((?:{_QUOTED}|Resource[^,]+),[^()\n]{{0,200}}?, ?)",
          rf"(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}",
@@ -2261,7 +2263,7 @@ def _clean(text: str) -> str:
     kept: list[str] = []
     marks = 0
     for char in text:
-        kind = "Z" if char.isspace() else unicodedata.category(char)[0]
+        kind = "Z" if char.isspace() or char == "\x01" else unicodedata.category(char)[0]
         if kind != "C":
             marks = marks + 1 if kind == "M" else 0
             kept.append(" " if kind == "Z" else char if marks <= 2 else "")
