@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -17,12 +16,60 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import analyzer
-
-import ai_log_analyzer as ala
+from conftest import REPO, System, analyzer, missing, without_root_power
 
 TOOLS = ("prometheus", "prometheus-node-exporter", "promtool")
-pytestmark = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="Prometheus and node_exporter are not here")
+CONFIG = """
+[signals]
+margin_calls = 'margin'
+[subsystems]
+'Risk "Guard" \\ 2' = 'risk'
+"""
+LOG = "error\nerror\nwarn\nmargin\nmargin\nmargin\nrisk\neventbus\n"
+FOUND = {
+    "quantum_health_score": 97.7,  # 100 - 2 x 1.0 - 0.3
+    "quantum_log_lines": 8,
+    "quantum_problem_events": 3,
+    "quantum_run_success": 1,
+    "quantum_run_duration_seconds > bool 0": 1,
+    "quantum_run_duration_seconds < bool 60": 1,
+    'quantum_sources{state="whole"}': 1,
+    'quantum_signal_lines{signal="errors"}': 2,
+    'quantum_signal_lines{signal="warnings"}': 1,
+    'quantum_signal_lines{signal="critical"}': 0,
+    'quantum_signal_lines{signal="margin_calls"}': 3,
+    r'quantum_subsystem_lines{subsystem="Risk \"Guard\" \\ 2"}': 1,
+    'quantum_subsystem_lines{subsystem="EventBus"}': 1,
+    "node_textfile_scrape_error": 0,
+}
+LAST = "quantum_last_success_timestamp_seconds"
+
+
+@pytest.fixture
+def tools() -> None:
+    for tool in TOOLS:
+        if not shutil.which(tool):
+            missing(f"{tool} is not installed")
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """The export of a run, in a folder of its own."""
+    system, path = System(tmp_path), tmp_path / "text" / "qt.prom"
+    system.configure(CONFIG)
+    path.parent.mkdir()
+    done = analyzer("--root", tmp_path, "--quiet", "--input", system.log(LOG), "--prometheus", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    return path
+
+
+@pytest.mark.usefixtures("tools")
+def test_promtool_has_no_complaint_and_all_are_gauges(export: Path) -> None:
+    text = export.read_text()
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    families = re.findall(r"^# HELP (\w+) \S.*\n# TYPE \1 gauge$", text, re.MULTILINE)
+    assert set(families) == set(re.findall(r"^\w+", text, re.MULTILINE))
 
 
 def free_port() -> int:
@@ -30,20 +77,6 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-def export(root: Path, *lines: str) -> Path:
-    (root / "in.log").write_text("\n".join(lines))
-    (root / "text").mkdir(exist_ok=True)
-    done = analyzer("--root", root, "--quiet", "--input", root / "in.log", "--prometheus", root / "text" / "qt.prom")
-    assert done.returncode == 0, done.stderr
-    return root / "text" / "qt.prom"
-
-
-def test_promtool_has_no_complaint(tmp_path: Path) -> None:
-    text = export(tmp_path, *["ERROR order refused"] * 7).read_bytes()
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @pytest.fixture
@@ -80,26 +113,48 @@ def asked(url: str, query: str) -> list[float]:
     pytest.fail(f"nothing came for {query}")
 
 
-def test_prometheus_knows_the_score(tmp_path: Path, queries: str) -> None:
-    export(tmp_path, *["ERROR order refused"] * 7, "FATAL gone")
-    assert asked(queries, "quantum_health_score") == [88.0]
-    assert asked(queries, 'quantum_signal_lines{signal="errors"}') == [7.0]
-    assert asked(queries, 'quantum_sources{state="whole"}') == [1.0]
-    assert asked(queries, "time() - quantum_last_success_timestamp_seconds < bool 3600") == [1.0]
-    assert asked(queries, "node_textfile_scrape_error") == [0.0]
+@pytest.mark.usefixtures("tools")
+def test_prometheus_knows_what_a_run_found(export: Path, queries: str) -> None:
+    assert {query: asked(queries, query) for query in FOUND} == {query: [value] for query, value in FOUND.items()}
+    assert -60 < asked(queries, LAST)[0] - export.stat().st_mtime < 2
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
-def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read() -> None:
-    code = "import os, sys, pathlib; sys.path.insert(0, sys.argv[1]); import ai_log_analyzer as ala; "
-    code += "root = pathlib.Path(sys.argv[1]); os.setuid(65534); "
-    code += "sys.exit(ala.deliver(ala.Settings(root=root, export=root / 'qt.prom'), None, ''))"
-    with tempfile.TemporaryDirectory() as folder:  # one that another user can get at
-        path = Path(folder, "qt.prom")
-        path.write_text("quantum_run_success 1\n")
-        path.chmod(0o600)
-        shutil.copy(ala.__file__, folder)
-        Path(folder).chmod(0o777)
-        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "quantum_run_success 0" in path.read_text()
+def test_a_run_without_a_report_keeps_the_time_of_the_last_success(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    system.configure('[export]\nprometheus = "qt.prom"\n')
+    log = system.log(LOG)
+
+    def samples(code: int, *arguments: str) -> dict[str, str]:
+        assert analyzer("--root", tmp_path, "--quiet", *arguments).returncode == code
+        rows = (tmp_path / "qt.prom").read_text().splitlines()
+        return dict(row.rsplit(" ", 1) for row in rows if row[0] != "#")
+
+    assert samples(1, "--input", "absent") == {"quantum_run_success": "0"}
+    well = samples(0, "--input", log)
+    assert well["quantum_run_success"] == "1"
+    assert samples(1, "--input", "absent", "--dry-run") == well
+    failed = {"quantum_run_success": "0", LAST: well[LAST]}
+    assert samples(1, "--input", "absent") == failed
+    assert samples(0, "--input", log, "--dry-run") == failed
+
+
+def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "qt.prom"
+    path.write_text("quantum_run_success 1\n")
+    path.chmod(0)
+    argv = [*without_root_power(), sys.executable, str(REPO / "ai_log_analyzer.py"), "--root", str(tmp_path)]
+    argv += ["--input", "absent", "--prometheus", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "quantum_run_success 0" in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["absent/qt.prom", "folder", "in.log/qt.prom"], ids=["no folder", "folder", "file"])
+def test_an_export_that_cannot_be_written_is_exit_3_and_never_costs_the_report(tmp_path: Path, name: str) -> None:
+    system = System(tmp_path)
+    (tmp_path / "folder").mkdir()
+    done = analyzer("--root", tmp_path, "--input", system.log(LOG), "--prometheus", tmp_path / name)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert name in done.stderr
+    assert "## 🧠 AI Log Analysis Summary" in system.report
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "in.log", "status"}
