@@ -245,7 +245,7 @@ def test_the_root_must_be_a_folder(program: Program, name: str, by: str) -> None
         pytest.param("elsewhere", "root", "", "root", id="the current folder"),
     ],
 )
-def test_without_a_flag_the_root_is(
+def test_without_a_flag_the_root_is_found(
     program: Program, tmp_path: Path, home: str, cwd: str, named: str, root: str
 ) -> None:
     (tmp_path / home).mkdir(parents=True, exist_ok=True)
