@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import requests
 from conftest import REPO, System, analyzer, missing, without_root_power
 
 TOOLS = ("prometheus", "prometheus-node-exporter", "promtool")
@@ -72,17 +71,11 @@ def test_promtool_has_no_complaint_and_all_are_gauges(export: Path) -> None:
     assert set(families) == set(re.findall(r"^\w+", text, re.MULTILINE))
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def queries(tmp_path: Path) -> Iterator[str]:
-    """The address of a Prometheus that scrapes a node_exporter over the folder of the export."""
-    node, server = free_port(), free_port()
+    """Where to ask a Prometheus that scrapes a node_exporter over the folder of the export."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        node, server = (free.getsockname()[1] for free in (one, other))
     job = {"job_name": "node", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{node}"]}]}
     (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))
     commands = (
@@ -96,7 +89,7 @@ def queries(tmp_path: Path) -> Iterator[str]:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(process.wait, 20)
             stack.callback(process.terminate)
-        yield f"http://127.0.0.1:{server}/api/v1/query?query="
+        yield f"http://127.0.0.1:{server}/api/v1/query"
 
 
 def asked(url: str, query: str) -> list[float]:
@@ -104,9 +97,8 @@ def asked(url: str, query: str) -> list[float]:
     until = time.monotonic() + 30
     while time.monotonic() < until:
         try:
-            with urllib.request.urlopen(url + urllib.parse.quote(query), timeout=5) as answer:  # noqa: S310
-                if rows := json.load(answer)["data"]["result"]:
-                    return [float(row["value"][1]) for row in rows]
+            if rows := requests.get(url, {"query": query}, timeout=5).json()["data"]["result"]:
+                return [float(row["value"][1]) for row in rows]
         except OSError:
             pass
         time.sleep(0.3)
