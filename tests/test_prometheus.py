@@ -45,15 +45,10 @@ LAST = "quantum_last_success_timestamp_seconds"
 
 
 @pytest.fixture
-def tools() -> None:
-    for tool in TOOLS:
-        if not shutil.which(tool):
-            missing(f"{tool} is not installed")
-
-
-@pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """The export of a run, in a folder of its own."""
+    """The export of a run, in a folder of its own, for the tools that read it."""
+    if absent := [tool for tool in TOOLS if not shutil.which(tool)]:
+        missing(f"{' and '.join(absent)} not installed")
     system, path = System(tmp_path), tmp_path / "text" / "qt.prom"
     system.configure(CONFIG)
     path.parent.mkdir()
@@ -62,7 +57,6 @@ def export(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("tools")
 def test_promtool_has_no_complaint_and_all_are_gauges(export: Path) -> None:
     text = export.read_text()
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
@@ -105,7 +99,6 @@ def asked(url: str, query: str) -> list[float]:
     pytest.fail(f"nothing came for {query}")
 
 
-@pytest.mark.usefixtures("tools")
 def test_prometheus_knows_what_a_run_found(export: Path, queries: str) -> None:
     assert {query: asked(queries, query) for query in FOUND} == {query: [value] for query, value in FOUND.items()}
     assert -60 < asked(queries, LAST)[0] - export.stat().st_mtime < 2
