@@ -42,6 +42,7 @@ class Program(System):
 
     def sent(self, web: Web, *arguments: str) -> list[str]:
         """The paths that the alerts of an unhealthy run went to."""
+        web.requests.clear()
         assert self.run(*arguments, log=UNHEALTHY) == (0, "")
         return [request.path for request in web.requests]
 
@@ -144,32 +145,17 @@ def test_the_webhook_is_read_from_the_env_file_and_nothing_that_is_not_ours(
 # ---- flag over environment over file over default
 
 
-@pytest.mark.parametrize(
-    ("flags", "environment", "file", "sent"),
-    [
-        pytest.param([], "", "", [], id="none, whatever the current folder holds"),
-        pytest.param([], "", "/file", ["/file"], id="the file under the root"),
-        pytest.param([], "/environment", "/file", ["/environment"], id="the environment beats it"),
-        pytest.param(["--no-alert"], "/environment", "/file", [], id="the flag beats both"),
-    ],
-)
 def test_the_flag_beats_the_environment_and_that_the_env_file_of_the_root(
-    program: Program,
-    web: Web,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    flags: list[str],
-    environment: str,
-    file: str,
-    sent: list[str],
+    program: Program, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url('/wrong')}\n")
     monkeypatch.chdir(tmp_path)
-    if file:
-        (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url(file)}\n")
-    if environment:
-        monkeypatch.setenv("QT_ALERT_WEBHOOK", web.url(environment))
-    assert program.sent(web, *flags) == sent
+    assert program.sent(web) == []
+    (program.root / ".env").write_text(f"QT_ALERT_WEBHOOK={web.url('/file')}\n")
+    assert program.sent(web) == ["/file"]
+    monkeypatch.setenv("QT_ALERT_WEBHOOK", web.url("/environment"))
+    assert program.sent(web) == ["/environment"]
+    assert program.sent(web, "--no-alert") == []
 
 
 def test_the_configuration_is_that_of_the_flag_else_of_the_root_that_a_flag_names(
