@@ -351,3 +351,43 @@ def own(second_engine: Engine) -> Iterator[Engine]:
     mine = Engine(second_engine.host, process=second_engine.process)
     yield mine
     mine.clean()
+
+
+@dataclass(frozen=True)
+class System:
+    """A system's folder, and what runs wrote into its status folder."""
+
+    root: Path
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status"
+
+    @property
+    def report(self) -> str:
+        (path,) = self.status.glob("WEEKLY_HEALTH_REPORT_*.md")
+        return path.read_text(encoding="utf-8")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        (path,) = self.status.glob("health_*.json")
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return document
+
+    def log(self, text: str, name: str = "in.log") -> str:
+        path = self.root / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def configure(self, toml: str) -> None:
+        (self.root / "ai_log_analyzer.toml").write_text(toml, encoding="utf-8", errors="surrogateescape")
+
+
+def without_root_power() -> list[str]:
+    """What to put before a command so that permissions hold for it, too, when the tests run as root."""
+    if os.geteuid():
+        return []
+    if not shutil.which("setpriv"):
+        missing("setpriv is not installed (Debian: util-linux)")
+    # Not as another user: the interpreter may stand where only root can read.
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from conftest import Engine, analyzer
 
 import ai_log_analyzer as ala
 
+CRONTABS = Path("/etc/cron.d")
 HIDDEN = "0123456789abcdefToken"
 
 
@@ -23,7 +24,7 @@ def said(root: Path, host: str = os.environ.get("DOCKER_HOST", "")) -> tuple[int
 
 @pytest.mark.docker
 def test_a_host_that_is_well_is_told_in_one_screen(engine: Engine, tmp_path: Path) -> None:
-    engine.run("echo one", "--log-driver", "none")
+    silent = engine.run("echo one", "--log-driver", "none")
     short = engine.run("i=0; while [ $i -lt 4000 ]; do echo $i of a log that is rotated away; i=$((i+1)); done",
                        "--log-opt", "max-size=10k", "--log-opt", "max-file=2")  # fmt: skip
     (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK=https://chat.example/hook/{HIDDEN}\n")
@@ -36,8 +37,9 @@ def test_a_host_that_is_well_is_told_in_one_screen(engine: Engine, tmp_path: Pat
     assert f"mode 0644: chmod 600 {tmp_path}/.env" in text
     assert "can be written by" in text
     assert "(client / engine), context " in text
-    assert "containers" in text
-    assert "its logging driver keeps nothing" in text
+    assert " containers" in text
+    assert f"{silent}: its logging driver keeps nothing" in text
+    assert f"{short}: its" not in text
     assert f"{short} keeps less than 7 days: max-size=" in text
     assert len(text.splitlines()) < 25
     assert not (tmp_path / "status").exists()
@@ -53,8 +55,7 @@ def test_a_status_folder_that_is_none_is_exit_1(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("")
     code, text = said(tmp_path)
     assert code == 1
-    assert "❌" in text
-    assert "cannot be written by" in text
+    assert re.search("❌ .* cannot be written by", text)
 
 
 def test_a_bad_configuration_is_told_as_always(tmp_path: Path) -> None:
@@ -64,23 +65,17 @@ def test_a_bad_configuration_is_told_as_always(tmp_path: Path) -> None:
     assert "did you mean alert?" in done.stderr
 
 
-@pytest.fixture
-def crontab() -> Iterator[Path]:
-    path = Path("/etc/cron.d/qt-doctor-test")
-    if os.getuid() or not path.parent.is_dir():
-        pytest.skip("only root may write a crontab")
-    yield path
-    path.unlink(missing_ok=True)
-
-
+@pytest.mark.skipif(os.getuid() != 0 or not CRONTABS.is_dir(), reason="only root may write a crontab")
 @pytest.mark.parametrize("script", ["ai_log_analyzer.py", "weekly_self_heal.py"])
-def test_the_next_run_is_that_of_the_crontab(script: str, tmp_path: Path, crontab: Path) -> None:
-    crontab.write_text(f"# 1 1 * * * root {script}\n0 4 * * 1 root test -x /nowhere/{script}\n")
-    done = analyzer("--root", tmp_path, "--doctor", script=script)
+def test_the_next_run_is_that_of_the_crontab(script: str, tmp_path: Path) -> None:
+    crontab = CRONTABS / "qt-doctor-test"
+    crontab.write_text(f"# 1 1 * * * root {script}\n0 4 * * * root test -x /nowhere/{script}\n")
+    try:
+        done = analyzer("--root", tmp_path, "--doctor", script=script)
+    finally:
+        crontab.unlink()
     now = dt.datetime.now().astimezone()
-    monday = now.date() + dt.timedelta(days=(0 - now.weekday()) % 7)
-    due = dt.datetime.combine(monday, dt.time(4), now.tzinfo)
-    due += dt.timedelta(days=7) if due <= now else dt.timedelta(0)
+    due = now.replace(hour=4, minute=0) + dt.timedelta(days=now.hour >= 4)
     assert f"next run {due:%a %d %b %Y %H:%M}\n" in done.stdout
 
 
@@ -93,6 +88,7 @@ WEDNESDAY = dt.datetime(2026, 11, 25, 20, 30, tzinfo=dt.UTC)
         ("0 4 * * 1", "2026-11-30 04:00"),
         ("0 4 * * mon", "2026-11-30 04:00"),
         ("*/20 * * * *", "2026-11-25 20:40"),
+        ("10/20 * * * *", "2026-11-25 20:50"),
         ("30 20 * * *", "2026-11-26 20:30"),
         ("15,45 9-17 * * 1-5", "2026-11-26 09:15"),
         ("0 0 1 * *", "2026-12-01 00:00"),

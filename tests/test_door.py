@@ -32,7 +32,6 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unmarked(text: str) -> str:
-    """What is left when everything that went through the door is taken away."""
     while MARK.search(text):
         text = MARK.sub("", text)
     return text
@@ -53,19 +52,13 @@ def analysis(tmp_path: Path) -> ala.Analysis:
     rule = ala.Ignore(pattern=f"{OUTSIDE} never", reason=f"{OUTSIDE} says so")
     inputs = (str(name), str(tmp_path / f"{OUTSIDE}.absent"))
     settings = ala.Settings(root=tmp_path, inputs=inputs, subsystems={"Mine": "ERROR"}, ignore=(rule,))
-    analysis = ala.analyze(settings, NOW)
+    found = ala.analyze(settings, NOW)
     state = {"ExitCode": 1, "StartedAt": "2026-11-20T11:00:00Z", "FinishedAt": "2026-11-20T11:30:00Z"}
     fact = ala.parse_facts({"Name": f"/{OUTSIDE}", "State": state}, "")
-    assert analysis.peak
-    return replace(analysis, facts=(fact,), peak=replace(analysis.peak, facts=tuple(fact.happened("2026-11-20T11"))))
-
-
-def test_the_analysis_tells_of_everything(analysis: ala.Analysis) -> None:
-    assert analysis.anomalies
-    assert analysis.changed
-    assert analysis.peak
-    assert analysis.peak.facts
-    assert any(source.state == "unreadable" for source in analysis.coverage)
+    happened = tuple(fact.happened("2026-11-20T11"))
+    assert all((found.anomalies, found.changed, found.peak, happened))
+    assert any(source.state == "unreadable" for source in found.coverage)
+    return replace(found, facts=(fact,), peak=found.peak and replace(found.peak, facts=happened))
 
 
 @pytest.mark.parametrize("output", ["section", "json", "alert", "console"])

@@ -3,53 +3,73 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import analyzer
-
-import ai_log_analyzer as ala
+import requests
+from conftest import REPO, System, analyzer, missing, without_root_power
 
 TOOLS = ("prometheus", "prometheus-node-exporter", "promtool")
-pytestmark = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="Prometheus and node_exporter are not here")
+CONFIG = """
+[signals]
+margin_calls = 'margin'
+[subsystems]
+'Risk "Guard" \\ 2' = 'risk'
+"""
+LOG = "error\nerror\nwarn\nmargin\nmargin\nmargin\nrisk\neventbus\n"
+FOUND = {
+    "quantum_health_score": 97.7,  # 100 - 2 x 1.0 - 0.3
+    "quantum_log_lines": 8,
+    "quantum_problem_events": 3,
+    "quantum_run_success": 1,
+    "quantum_run_duration_seconds > bool 0": 1,
+    "quantum_run_duration_seconds < bool 60": 1,
+    'quantum_sources{state="whole"}': 1,
+    'quantum_signal_lines{signal="errors"}': 2,
+    'quantum_signal_lines{signal="warnings"}': 1,
+    'quantum_signal_lines{signal="critical"}': 0,
+    'quantum_signal_lines{signal="margin_calls"}': 3,
+    r'quantum_subsystem_lines{subsystem="Risk \"Guard\" \\ 2"}': 1,
+    'quantum_subsystem_lines{subsystem="EventBus"}': 1,
+    "node_textfile_scrape_error": 0,
+}
+LAST = "quantum_last_success_timestamp_seconds"
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """The export of a run, in a folder of its own, for the tools that read it."""
+    if absent := [tool for tool in TOOLS if not shutil.which(tool)]:
+        missing(f"{' and '.join(absent)} not installed")
+    system, path = System(tmp_path), tmp_path / "text" / "qt.prom"
+    system.configure(CONFIG)
+    path.parent.mkdir()
+    done = analyzer("--root", tmp_path, "--quiet", "--input", system.log(LOG), "--prometheus", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    return path
 
 
-def export(root: Path, *lines: str) -> Path:
-    (root / "in.log").write_text("\n".join(lines))
-    (root / "text").mkdir(exist_ok=True)
-    done = analyzer("--root", root, "--quiet", "--input", root / "in.log", "--prometheus", root / "text" / "qt.prom")
-    assert done.returncode == 0, done.stderr
-    return root / "text" / "qt.prom"
-
-
-def test_promtool_has_no_complaint(tmp_path: Path) -> None:
-    text = export(tmp_path, *["ERROR order refused"] * 7).read_bytes()
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+def test_promtool_has_no_complaint_and_all_are_gauges(export: Path) -> None:
+    text = export.read_text()
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    families = re.findall(r"^# HELP (\w+) \S.*\n# TYPE \1 gauge$", text, re.MULTILINE)
+    assert set(families) == set(re.findall(r"^\w+", text, re.MULTILINE))
 
 
 @pytest.fixture
 def queries(tmp_path: Path) -> Iterator[str]:
-    """The address of a Prometheus that scrapes a node_exporter over the folder of the export."""
-    node, server = free_port(), free_port()
+    """Where to ask a Prometheus that scrapes a node_exporter over the folder of the export."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        node, server = (free.getsockname()[1] for free in (one, other))
     job = {"job_name": "node", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{node}"]}]}
     (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))
     commands = (
@@ -63,7 +83,7 @@ def queries(tmp_path: Path) -> Iterator[str]:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(process.wait, 20)
             stack.callback(process.terminate)
-        yield f"http://127.0.0.1:{server}/api/v1/query?query="
+        yield f"http://127.0.0.1:{server}/api/v1/query"
 
 
 def asked(url: str, query: str) -> list[float]:
@@ -71,35 +91,55 @@ def asked(url: str, query: str) -> list[float]:
     until = time.monotonic() + 30
     while time.monotonic() < until:
         try:
-            with urllib.request.urlopen(url + urllib.parse.quote(query), timeout=5) as answer:  # noqa: S310
-                if rows := json.load(answer)["data"]["result"]:
-                    return [float(row["value"][1]) for row in rows]
+            if rows := requests.get(url, {"query": query}, timeout=5).json()["data"]["result"]:
+                return [float(row["value"][1]) for row in rows]
         except OSError:
             pass
         time.sleep(0.3)
     pytest.fail(f"nothing came for {query}")
 
 
-def test_prometheus_knows_the_score(tmp_path: Path, queries: str) -> None:
-    export(tmp_path, *["ERROR order refused"] * 7, "FATAL gone")
-    assert asked(queries, "quantum_health_score") == [88.0]
-    assert asked(queries, 'quantum_signal_lines{signal="errors"}') == [7.0]
-    assert asked(queries, 'quantum_sources{state="whole"}') == [1.0]
-    assert asked(queries, "time() - quantum_last_success_timestamp_seconds < bool 3600") == [1.0]
-    assert asked(queries, "node_textfile_scrape_error") == [0.0]
+def test_prometheus_knows_what_a_run_found(export: Path, queries: str) -> None:
+    assert {query: asked(queries, query) for query in FOUND} == {query: [value] for query, value in FOUND.items()}
+    assert -60 < asked(queries, LAST)[0] - export.stat().st_mtime < 2
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
-def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read() -> None:
-    code = "import os, sys, pathlib; sys.path.insert(0, sys.argv[1]); import ai_log_analyzer as ala; "
-    code += "root = pathlib.Path(sys.argv[1]); os.setuid(65534); "
-    code += "sys.exit(ala.deliver(ala.Settings(root=root, export=root / 'qt.prom'), None, ''))"
-    with tempfile.TemporaryDirectory() as folder:  # one that another user can get at
-        path = Path(folder, "qt.prom")
-        path.write_text("quantum_run_success 1\n")
-        path.chmod(0o600)
-        shutil.copy(ala.__file__, folder)
-        Path(folder).chmod(0o777)
-        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "quantum_run_success 0" in path.read_text()
+def test_a_run_without_a_report_keeps_the_time_of_the_last_success(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    system.configure('[export]\nprometheus = "qt.prom"\n')
+    log = system.log(LOG)
+
+    def samples(code: int, *arguments: str) -> dict[str, str]:
+        assert analyzer("--root", tmp_path, "--quiet", *arguments).returncode == code
+        rows = (tmp_path / "qt.prom").read_text().splitlines()
+        return dict(row.rsplit(" ", 1) for row in rows if row[0] != "#")
+
+    assert samples(1, "--input", "absent") == {"quantum_run_success": "0"}
+    well = samples(0, "--input", log)
+    assert well["quantum_run_success"] == "1"
+    assert samples(1, "--input", "absent", "--dry-run") == well
+    failed = {"quantum_run_success": "0", LAST: well[LAST]}
+    assert samples(1, "--input", "absent") == failed
+    assert samples(0, "--input", log, "--dry-run") == failed
+
+
+def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "qt.prom"
+    path.write_text("quantum_run_success 1\n")
+    path.chmod(0)
+    argv = [*without_root_power(), sys.executable, str(REPO / "ai_log_analyzer.py"), "--root", str(tmp_path)]
+    argv += ["--input", "absent", "--prometheus", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "quantum_run_success 0" in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["absent/qt.prom", "folder", "in.log/qt.prom"], ids=["no folder", "folder", "file"])
+def test_an_export_that_cannot_be_written_is_exit_3_and_never_costs_the_report(tmp_path: Path, name: str) -> None:
+    system = System(tmp_path)
+    (tmp_path / "folder").mkdir()
+    done = analyzer("--root", tmp_path, "--input", system.log(LOG), "--prometheus", tmp_path / name)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert name in done.stderr
+    assert "## 🧠 AI Log Analysis Summary" in system.report
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "in.log", "status"}
