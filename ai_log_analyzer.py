@@ -39,7 +39,8 @@ Cron, Mondays 04:00 in the host's time zone:
 # Where to add, each in one or two places:
 #   a signal or subsystem      a row of SIGNALS or SUBSYSTEMS
 #   a word for a level         a word of _LEVELS; a header of its own: a branch of FIXED, whose group is such a word
-#   a secret                   a row of _RULES; a word for a password: _SPOKEN, and the hints of its two rules
+#   a secret                   how a vendor's tokens begin: _TOKENS; a word for a password: _SPOKEN, and the hints of its
+#                              two rules; a program's option: PASSWORD_OPTIONS; all else: a row of _RULES
 #   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it (GLOBs replace each other)
 #   a part of the report       a row of PARTS, and the function that gives its paragraphs
 #   advice                     a function that yields rows of Advice, named in `recommend`
