@@ -38,10 +38,10 @@ Cron, Mondays 04:00 in the host's time zone:
 #
 # Where to add, each in one or two places:
 #   a signal or subsystem      a row of SIGNALS or SUBSYSTEMS
-#   a word for a level         a word of _LEVELS; a header of its own: a branch of FIXED, whose group is such a word
-#   a secret                   how a vendor's tokens begin: _TOKENS; a word for a password: _SPOKEN, and the hints of its
-#                              two rules; a program's option: PASSWORD_OPTIONS; all else: a row of _RULES
-#   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it (GLOBs replace each other)
+#   a word for a level         a word of _LEVELS; a line that begins in its own way: a branch of FIXED
+#   a secret                   how a vendor's tokens begin: _TOKENS; a word for a password: _SPOKEN; a program's option
+#                              for one: PASSWORD_OPTIONS; all else: a row of _RULES
+#   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it
 #   a part of the report       a row of PARTS, and the function that gives its paragraphs
 #   advice                     a function that yields rows of Advice, named in `recommend`
 #   a phase of the weekly run  a row of PHASES in weekly_self_heal.py, and the function that gives its Outcome
@@ -210,7 +210,7 @@ _SPOKEN = (
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
-    r"(?i)\W*|\?\w+|your[-_].+|x+|\W?redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,4}|%2F.*|<.*|\{.*|\$[({].*"
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\W?redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
     r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
@@ -248,6 +248,10 @@ _TOKENS = r"""(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16}) AIza ya29\. SG\. GOCSPX- hvs\. 
     lin_api_ ntn_ rubygems_ syt_ secret_(?=[A-Za-z0-9]{40}) sdk-(?=[0-9a-f]{8}-) key-(?=[0-9a-f]{32}) sq0[a-z]{3}-
     gl[a-z]{2,6}- xox[a-z]- xapp- pypi- [sr]k- xai- pplx- tskey- NRAK- xkeysib-"""
 TOKEN_PREFIX = "|".join(_TOKENS.split())
+# What of a cookie is no secret.
+PREFERENCE = re.compile(
+    r"(?i)lang\w*|locale|theme|consent\w*|tz|time_?zone|expires|max-age|path|domain|samesite|priority"
+)
 # To what a key by its name gives access.
 KEYS_TO = (
     "api|access|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer|client|network"
@@ -261,7 +265,7 @@ PASSWORD_OPTIONS = (
     ("-w", r"ldap\w+"),
     ("-t", "codecov"),
     ("-c", r"snmp\w+"),
-    ("(?-i:-P)", r"(?:un)?zip|mosquitto_\w+"),
+    ("(?-i:-P)", r"zip|unzip|mosquitto_\w+"),
     ("/p:", "xfreerdp"),
 )
 
@@ -1740,7 +1744,7 @@ def _parse(text: str) -> tuple[str | None, str, bool]:
         return _access(text), text, False
     if fixed := FIXED.match(text):
         mark = fixed[fixed.lastindex or 0]
-        declared = LEVELS[mark] if not fixed["syslog"] else SYSLOG[int(mark) & 7]
+        declared = LEVELS.get(mark) if not fixed["syslog"] else SYSLOG[int(mark) & 7]
         return declared, _body(text[fixed.end() :])[0], False
     head = HEADER.match(text)
     if not head:
@@ -1936,8 +1940,9 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
 )
 _SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
 _ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
-_ID = re.compile(  # of Twilio, Solana, IPFS, libp2p; digests
-    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|(?:.*/)?(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
+_ID = re.compile(  # of Twilio, Ethereum, Polkadot, IPFS, libp2p, a connection; digests
+    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|5[1-9A-HJ-NP-Za-km-z]{47}|(?:.*/)?(?:Qm|12D3KooW)\w{44}"
+    r"|[0-9a-f]{8}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,18})?\d{0,4}|\d+"
@@ -1945,12 +1950,10 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer|public[ _-]?key|sha\d+|hash|tx\w*|record"
-    r"|digest|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$|;base64,$|PUBLIC KEY-+.*$"
+    r"|digest|challenge|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
+    r"|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
-_PREFERENCE = re.compile(
-    r"(?i)lang\w*|locale|theme|consent\w*|tz|time_?zone|expires|max-age|path|domain|samesite|priority"
-)
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
     re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|psk\b|secret|credential|(?:ption|shared).?key").search
@@ -2008,9 +2011,7 @@ def _like_one(hit: Hit) -> bool:
 def _cookie(hit: Hit) -> bool:
     """Whether there is a cookie that is no mere preference."""
     pairs = (pair.strip().partition("=") for pair in hit["s"].split(";"))
-    return any(
-        value and not _PREFERENCE.fullmatch(name) and not NOT_SECRET.fullmatch(value) for name, _, value in pairs
-    )
+    return any(value and not PREFERENCE.fullmatch(name) and not NOT_SECRET.fullmatch(value) for name, _, value in pairs)
 
 
 def _credential(hit: Hit) -> bool:
@@ -2052,8 +2053,8 @@ def _labelled(hit: Hit) -> bool:
         named = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
         return random and not (one_of_many or named or re.search("(?i)hash|sha", suffix))
     if prose or not SAME_THING.fullmatch(suffix):
-        beside = soft and not hit["soft"].strip() and " " in word  # signing key 4bf92f3577b34da6
-        return random and not (beside and re.fullmatch("[0-9a-f]{8,16}", value))
+        beside = soft and not hit["soft"].strip() and " " in word  # signing key 4bf92f3577b34da6, api key [id]
+        return random and not (beside and (line[hit.start("s") - 1] == "[" or re.fullmatch("[0-9a-f]{8,16}", value)))
     if quoted or flag or kind == "plain":
         return len(value) > 2
     if "=" in hit["sep"]:
@@ -2097,6 +2098,7 @@ _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
 _QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 _THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
+_PROGRAMS, _WORDS = (" ".join(re.findall("[a-z]{3,}", str(table))) for table in (PASSWORD_OPTIONS, _SPOKEN))
 _OPTION = "|".join(
     rf"\b(?:{programs})(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{_THEN}" for option, programs in PASSWORD_OPTIONS
 )
@@ -2153,8 +2155,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|credentials|\.create|from_key)\(|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
-        ("mysql mariadb auth connect construct bind unlock xfreerdp alias zip mosquitto redis-cli ldap"
-         " client_ cst snmp codecov twilio mongo login -u user echo pass identified 554=",
+        (f"{_PROGRAMS} auth connect construct bind unlock alias client_ cst twilio -u user echo pass identified 554=",
          _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
          rf"|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
@@ -2177,8 +2178,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
          r"|\b(?:your|dein|din|ihr) (?![\w ]*(?:status|exit|error))[\w -]{0,30}(?:code|kod) (?:is|lautet|är) ",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        ("pass pw pk psk cookie kennwort wachtwoord contrasena senha parola haslo losenord sifre secret key token"
-         " credential macaroon session sid auth sig seed csrf community",
+        (f"{_WORDS} pw pk psk cookie secret token credential macaroon session sid auth sig seed csrf community",
          _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences, codes of gifts
         ("$", bool,
@@ -2187,8 +2187,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)), r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])",
          r"(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
-        ("! ^ pass pwd psk cookie invalid hardhat secret credential key kennwort wachtw contras senha parola haslo"
-         " losenord sifre", _like_one, rf"(?<!{_WORD_OF_LINE})(?<!<)(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
+        (f"{_WORDS} ! ^ psk cookie invalid hardhat secret credential key",
+         _like_one, rf"(?<!{_WORD_OF_LINE})(?<!<)(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
          r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
