@@ -4526,7 +4526,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     globs = {kind for kind, (_, value, _) in SOURCE_KINDS.items() if value == "GLOB"}
     if named.keys() & globs:  # what is named on the command line replaces all that the file names
         sources |= dict.fromkeys(globs, ())
-    elif sources.get("units") and not sources.get("containers"):  # a unit in the file is read beside the containers
+    elif any(map(sources.get, globs)) and not sources.get("containers"):  # the file adds to what is read anyway
         sources["containers"] = ("*",)
     return replace(
         settings,
