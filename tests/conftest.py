@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -194,20 +193,16 @@ class Result:
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Coverage by source."""
         return {row["name"]: row for row in self.document["coverage"]}
 
     @property
     def read(self) -> dict[str, tuple[str, int]]:
-        """State and lines of every source."""
         return {name: (row["state"], row["lines"]) for name, row in self.rows.items()}
 
     def reason(self, name: str) -> str:
-        """Why a source was not read whole."""
         return str(self.rows[name]["reason"])
 
     def counted(self, *keys: str) -> tuple[int, ...]:
-        """Some of the metrics."""
         return tuple(self.document["metrics"][key] for key in keys)
 
     def assert_nothing_was_read(self, *words: str) -> None:
@@ -256,7 +251,7 @@ class Run:
         time.sleep(0.8)
 
     def end(self) -> Result:
-        """Wait for its end; what its coverage says of every run is checked here."""
+        """Wait for its end, and check what holds for every run."""
         out, err = self.process.communicate(timeout=self.timeout_s + 30)
         seconds = time.monotonic() - self.began
         assert seconds < self.timeout_s + 3, out + err
@@ -272,6 +267,7 @@ class Run:
         with (status / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (document,) = [json.loads(path.read_text()) for path in status.glob("health_*.json")] or [{}]
+        assert bool(document) is (self.process.returncode == 0), err
         (report,) = [path.read_bytes() for path in status.glob("WEEKLY*.md")] or [b""]
         assert len(list(status.iterdir())) == (3 if document else 1)  # no temporary files
         result = Result(self.process.returncode, out, err, seconds, document, report)
@@ -368,11 +364,9 @@ class Engine:
         return self.docker("inspect", "--format", f"{{{{.{field}}}}}", name).stdout.decode().strip()
 
     def read(self, root: Path, *arguments: str, timeout_s: float = 20, **environ: str) -> Result:
-        """Run the program over the containers of this test; the report is written."""
+        """Run the program over the containers of this test."""
         every = ("--container", f"{self.prefix}-*", *arguments)
-        result = Run(root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ).end()
-        assert result.code == 0, result.stderr
-        return result
+        return run(root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ)
 
     def logs(self, name: str, *options: str) -> tuple[bytes, bytes]:
         """What the CLI gives for a container, on its two streams."""
@@ -394,14 +388,12 @@ class Engine:
             missing("busybox is not installed (Debian: busybox-static)")
         applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
         with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "rootfs.tar"
-            with tarfile.open(archive, "w") as tar:
-                tar.add(busybox, "bin/busybox")
-                for applet in set(applets) - {"busybox"}:
-                    link = tarfile.TarInfo(f"bin/{applet}")
-                    link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                    tar.addfile(link)
-            self.docker("import", str(archive), IMAGE)
+            commands = Path(folder) / "image" / "bin"
+            commands.mkdir(parents=True)
+            shutil.copy(busybox, commands / "busybox")
+            for applet in set(applets) - {"busybox"}:
+                (commands / applet).symlink_to("busybox")
+            self.docker("import", shutil.make_archive(f"{folder}/image", "tar", commands.parent), IMAGE)
 
 
 @contextlib.contextmanager

@@ -51,27 +51,21 @@ def test_every_figure_equals_a_slow_count_of_docker_logs(engine: Engine, root: P
 
 
 SPEAKS_LIKE_THE_DAEMON = "echo one; echo 'Error response from daemon: x' >&2; exit"
+FLOOD = "yes 'error: with some more words to fill the pipe' | head -n 20000 >&2; echo done"
+TORN = 'yes A | tr -d "\\n" | head -c 20000; sleep 1; echo ERROR >&2; echo x'
+BOTH = "echo error; echo fatal >&2"
 
 
 @pytest.mark.parametrize(
     ("script", "options", "lines", "errors", "critical"),
     [
-        ('yes A | tr -d "\\n" | head -c 20000; sleep 1; echo ERROR >&2; echo x', (), 2, 1, 0),
-        ("yes 'error: with more words to fill the pipe' | head -n 20000 >&2; echo done", (), 20_001, 20_000, 0),
-        ("echo -e '\\033[31mERROR\\033[0m red'; echo two", ("-t",), 2, 1, 0),
-        (f"{SPEAKS_LIKE_THE_DAEMON} 0", (), 2, 1, 0),
-        (f"{SPEAKS_LIKE_THE_DAEMON} 1", (), 2, 1, 0),
-        ("echo error; echo fatal >&2", ("--log-driver", "json-file"), 2, 1, 1),
-        ("echo error; echo fatal >&2", ("--log-driver", "local"), 2, 1, 1),
-    ],
-    ids=[
-        "a line of one stream is not torn by the other",
-        "many lines on stderr before any on stdout do not block it",
-        "a tty's lines end with carriage returns",
-        "a container that speaks like the daemon",
-        "one that fails, too",
-        "driver json-file",
-        "driver local",
+        pytest.param(TORN, (), 2, 1, 0, id="a line of one stream is not torn by the other"),
+        pytest.param(FLOOD, (), 20_001, 20_000, 0, id="many lines on stderr before any on stdout"),
+        pytest.param("echo -e '\\033[31mERROR\\033[0m red'; echo two", ("-t",), 2, 1, 0, id="a tty's carriage returns"),
+        pytest.param(f"{SPEAKS_LIKE_THE_DAEMON} 0", (), 2, 1, 0, id="a container that speaks like the daemon"),
+        pytest.param(f"{SPEAKS_LIKE_THE_DAEMON} 1", (), 2, 1, 0, id="one that fails, too"),
+        pytest.param(BOTH, ("--log-driver", "json-file"), 2, 1, 1, id="driver json-file"),
+        pytest.param(BOTH, ("--log-driver", "local"), 2, 1, 1, id="driver local"),
     ],
 )
 def test_what_a_container_writes_is_counted_line_by_line(

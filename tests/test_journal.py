@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Engine, Result, Run, as_nobody, lines_of, missing, put_command, run, started_engine
+from conftest import REPO, Engine, Result, as_nobody, lines_of, missing, put_command, run, started_engine
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 JOURNALCTL = shutil.which("journalctl")
@@ -66,14 +66,8 @@ class Journal:
         return path
 
     def run(self, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = ()) -> Result:
-        environ = {"PATH": str(self.folder / "bin"), "HOME": str(self.folder)}
-        return Run(self.root, *arguments, timeout_s=timeout_s, argv=argv, **environ).end()
-
-    def read(self, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = ()) -> Result:
-        """A run that writes the report."""
-        result = self.run(*arguments, timeout_s=timeout_s, argv=argv)
-        assert result.code == 0, result.stderr
-        return result
+        path = str(self.folder / "bin")
+        return run(self.root, *arguments, timeout_s=timeout_s, argv=argv, PATH=path, HOME=str(self.folder))
 
 
 @pytest.fixture
@@ -103,7 +97,7 @@ MIXED = (
 
 def test_without_docker_the_services_and_containers_that_the_journal_knows_are_read_once(journal: Journal) -> None:
     journal.write(*MIXED)
-    result = journal.read()
+    result = journal.run()
     assert result.read == {
         "nginx.service": ("whole", 3),
         "api.service": ("whole", 2),
@@ -121,7 +115,7 @@ def test_without_docker_the_services_and_containers_that_the_journal_knows_are_r
 )
 def test_a_containers_lines_are_not_counted_for_its_unit_too(journal: Journal, unit: str) -> None:
     journal.write(contained("error", "web", unit), contained("fatal", "web", unit), line("calm"))
-    result = journal.read()
+    result = journal.run()
     assert {name: lines for name, (_, lines) in result.read.items() if lines} == {"web": 2, "nginx.service": 1}
     assert not result.document["partial"]
     assert result.counted("errors", "critical") == (1, 1)
@@ -141,14 +135,14 @@ def test_a_containers_lines_are_not_counted_for_its_unit_too(journal: Journal, u
 )
 def test_only_the_named_units_are_read(journal: Journal, globs: tuple[str, ...], lines: dict[str, int]) -> None:
     journal.write(*MIXED)
-    result = journal.read(*(word for glob in globs for word in ("--unit", glob)))
+    result = journal.run(*(word for glob in globs for word in ("--unit", glob)))
     assert result.read == {name: ("whole", count) for name, count in lines.items()}
 
 
 def test_with_docker_there_too_named_units_are_read_from_the_journal_alone(journal: Journal) -> None:
     put_command(journal.folder, "docker", "exit 1")
     journal.write(*MIXED)
-    result = journal.read("--unit", "api")
+    result = journal.run("--unit", "api")
     assert result.read == {"api.service": ("whole", 2)}
     assert result.counted("errors") == (1,)
 
@@ -156,7 +150,7 @@ def test_with_docker_there_too_named_units_are_read_from_the_journal_alone(journ
 def test_a_glob_that_names_no_unit_is_told_and_alone_is_no_healthy_system(journal: Journal) -> None:
     journal.write(*MIXED)
     journal.run("--unit", "nobody*").assert_nothing_was_read("no unit of this name", "api.service")
-    result = journal.read("--unit", "nginx", "--unit", "nobody*")
+    result = journal.run("--unit", "nginx", "--unit", "nobody*")
     assert result.read == {"nginx.service": ("whole", 3), "nobody*": ("unreadable", 0)}
     assert "no unit of this name" in result.reason("nobody*")
     assert "api.service" in result.reason("nobody*")
@@ -167,7 +161,7 @@ def test_what_is_older_than_the_lookback_is_not_counted(journal: Journal, days: 
     before, within = days * DAY_S + 300, days * DAY_S - 300
     old = line("error", "old.service", age_s=before)
     journal.write(old, line("error before", age_s=before), line("error within", age_s=within), line("now"))
-    result = journal.read("--days", str(days))
+    result = journal.run("--days", str(days))
     assert result.read == {"nginx.service": ("whole", 2), "old.service": ("empty", 0)}
     assert result.counted("errors") == (1,)
 
@@ -194,7 +188,7 @@ def test_a_part_of_the_journal_that_cannot_be_read_is_told_and_alone_is_no_healt
         os.truncate(lost, lost.stat().st_size // 3)
     journal.run(argv=argv).assert_nothing_was_read(alone)
     journal.write(line("error"), line("calm"))
-    result = journal.read(argv=argv)
+    result = journal.run(argv=argv)
     assert result.read == {"nginx.service": ("whole", 2), "journal": ("unreadable", 0)}
     assert beside in result.reason("journal")
     assert result.counted("errors") == (1,)
@@ -205,7 +199,7 @@ def test_a_journal_damaged_inside_is_told(journal: Journal) -> None:
     data = path.read_bytes()
     at = data.index(b"error number 1000 ") - 20_000
     path.write_bytes(data[:at] + bytes(40_000) + data[at + 40_000 :])
-    result = journal.read()
+    result = journal.run()
     assert result.read["hurt.service"][1] < 2_000
     assert {state for state, _ in result.read.values()} & {"damaged", "unreadable"}
 
@@ -236,7 +230,7 @@ def test_a_journal_that_is_not_read_in_time_is_cut(journal: Journal) -> None:
     journal.write(*many("slow.service"))
     slow = f'case "$*" in *--since*) {journal.real}; {shutil.which("sleep")} 300;; *) exec {journal.real};; esac'
     put_command(journal.folder, "journalctl", slow)
-    result = journal.read(timeout_s=2)
+    result = journal.run(timeout_s=2)
     assert result.read == {"slow.service": ("cut", 2_000)}
     assert result.counted("errors") == (2_000,)
 
@@ -322,7 +316,6 @@ def test_a_container_with_the_journald_driver_is_read_once(host: Host, tmp_path:
         ((), str(tmp_path / "bin")),  # no docker
     ):
         result = run(tmp_path, *arguments, argv=argv, DOCKER_HOST=host.engine.host, PATH=path)
-        assert result.code == 0, result.stderr
         if arguments == ("--unit", "docker"):
             assert result.read == {"docker.service": ("whole", 1)}
             assert result.counted("errors", "critical") == (1, 0)
