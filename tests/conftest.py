@@ -213,6 +213,15 @@ class Result:
             assert word in self.stderr
 
 
+def wait_for(met: Callable[[], object], otherwise: str, timeout_s: float = 20) -> None:
+    """Until this is so, which it must be in time."""
+    end = time.monotonic() + timeout_s
+    while not met():
+        if time.monotonic() > end:
+            pytest.fail(otherwise)
+        time.sleep(0.05)
+
+
 class Run:
     """The program in the background; whatever happens to it, it ends in time and leaves nothing behind."""
 
@@ -242,12 +251,10 @@ class Run:
 
     def wait_until_reading(self, key: str) -> None:
         """Until `docker logs` of a container has run for a while."""
-        for _ in range(200):
-            if any(argv[-1:] == [key] and {"logs", "--since"} <= {*argv} for argv in self.processes().values()):
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("the container is not being read")
+        reading = {"logs", "--since", key}
+        wait_for(
+            lambda: any(reading <= {*argv} for argv in self.processes().values()), "the container is not being read"
+        )
         time.sleep(0.8)
 
     def end(self) -> Result:
@@ -261,7 +268,7 @@ class Run:
             time.sleep(0.1)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        assert list(left.values()) == []
+        assert left == {}
         status = self.root / "status"
         assert status.exists(), err
         with (status / LOCK).open("w") as lock:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, Engine, Result, Run, as_nobody, put_command, run, started_engine
+from conftest import IMAGE, Engine, Result, Run, as_nobody, put_command, run, started_engine, wait_for
 
 import ai_log_analyzer as ala
 
@@ -410,10 +410,7 @@ def test_a_paused_container_and_one_never_started_are_shown_as_such(engine: Engi
 
 def test_a_container_in_a_restart_loop_is_read_and_its_restarts_are_told(engine: Engine, root: Path) -> None:
     name = engine.run("echo fatal; exit 3", "--restart", "always", wait=False)
-    for _ in range(100):
-        if int(engine.fact(name, "RestartCount")) >= 3:
-            break
-        time.sleep(0.1)
+    wait_for(lambda: int(engine.fact(name, "RestartCount")) >= 3, "it does not restart")
     before = engine.logs(name)[0].count(b"\n")
     result = engine.read(root)
     after = engine.logs(name)[0].count(b"\n")
@@ -487,11 +484,8 @@ def serve(engine: Engine, name: str, command: str, *options: str) -> str:
 
 
 def wait_for_lines(engine: Engine, service: str, count: int) -> None:
-    for _ in range(100):
-        if engine.docker("service", "logs", "--raw", service, check=False).stdout.count(b"\n") >= count:
-            return
-        time.sleep(0.2)
-    pytest.fail("the service does not run")
+    logs = ("service", "logs", "--raw", service)
+    wait_for(lambda: engine.docker(*logs, check=False).stdout.count(b"\n") >= count, "the service does not run")
 
 
 def test_a_service_is_read_once_and_its_tasks_containers_are_left_out(swarm: Engine, root: Path) -> None:

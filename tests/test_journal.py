@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Engine, Result, as_nobody, lines_of, missing, put_command, run, started_engine
+from conftest import REPO, Engine, Result, as_nobody, lines_of, missing, put_command, run, started_engine, wait_for
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 JOURNALCTL = shutil.which("journalctl")
@@ -281,10 +281,8 @@ def host(docker: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     journald = subprocess.Popen(["unshare", "-m", "sh", "-c", NAMESPACE])
     inside = (str(shutil.which("nsenter")), "-t", str(journald.pid), "-m")
     try:
-        for _ in range(50):
-            if subprocess.run([*inside, "test", "-S", "/run/systemd/journal/socket"], check=False).returncode == 0:
-                break
-            time.sleep(0.1)
+        there = [*inside, "test", "-S", "/run/systemd/journal/socket"]
+        wait_for(lambda: subprocess.run(there, check=False).returncode == 0, "journald does not start")
         real = shutil.which("dockerd")
         path = put_command(folder, "dockerd", f'{ENTER_CGROUP}\nexec {" ".join(inside)} {real} "$@"')
         with monkeypatch.context() as patched:
