@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -27,6 +29,8 @@ import ai_log_analyzer as ala
 
 REPO = Path(__file__).resolve().parents[1]
 IMAGE = "qt-test-busybox"
+LOCK = ".ai_log_analyzer.lock"
+PARTIAL = {"unreadable", "damaged", "cut"}  # states that leave something out
 
 # Written down here once more, from the contract: the program's own table must not be its judge.
 DOCUMENTED = {
@@ -181,36 +185,146 @@ class Result:
     """What a run came to. `document` is empty when it wrote no JSON."""
 
     code: int
+    stdout: str
     stderr: str
     seconds: float
     document: dict[str, Any]
+    report: bytes
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Coverage by source."""
         return {row["name"]: row for row in self.document["coverage"]}
 
     @property
     def read(self) -> dict[str, tuple[str, int]]:
-        """State and lines of every source."""
         return {name: (row["state"], row["lines"]) for name, row in self.rows.items()}
 
-    @property
-    def metrics(self) -> dict[str, int]:
-        """The documented counts."""
-        counts: dict[str, int] = self.document["metrics"]
-        return counts
-
     def reason(self, name: str) -> str:
-        """Why a source was not read whole."""
         return str(self.rows[name]["reason"])
 
     def counted(self, *keys: str) -> tuple[int, ...]:
-        """Some of the metrics."""
-        return tuple(self.metrics[key] for key in keys)
+        return tuple(self.document["metrics"][key] for key in keys)
+
+    def assert_nothing_was_read(self, *words: str) -> None:
+        """No score, no report, exit 1 and one line that says why."""
+        assert (self.code, self.document) == (1, {})
+        assert len(self.stderr.splitlines()) == 1
+        for word in ("no score", *words):
+            assert word in self.stderr
 
 
-def missing(what: str) -> None:
+def wait_for(met: Callable[[], object], otherwise: str, timeout_s: float = 20) -> None:
+    """Until this is so, which it must be in time."""
+    end = time.monotonic() + timeout_s
+    while not met():
+        if time.monotonic() > end:
+            pytest.fail(otherwise)
+        time.sleep(0.05)
+
+
+class Run:
+    """The program in the background; whatever happens to it, it ends in time and leaves nothing behind."""
+
+    def __init__(
+        self, root: Path, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = (), **environ: str
+    ) -> None:
+        self.root, self.timeout_s, self.mark = root, timeout_s, uuid.uuid4().hex
+        command = [*(argv or (sys.executable, str(REPO / "ai_log_analyzer.py"))), "--root", str(root)]
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            [*command, "--timeout", str(timeout_s), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "QT_TEST_RUN": self.mark, **environ},
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # pytest's may be ignored
+        )
+
+    def processes(self) -> dict[int, list[str]]:
+        """The command lines of this run's processes by their ids, wherever they were started from."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_text().split("\0")[:-1]
+        return found
+
+    def wait_until_reading(self, key: str) -> None:
+        """Until `docker logs` of a container has run for a while."""
+        reading = {"logs", "--since", key}
+        wait_for(
+            lambda: any(reading <= {*argv} for argv in self.processes().values()), "the container is not being read"
+        )
+        time.sleep(0.8)
+
+    def end(self) -> Result:
+        """Wait for its end, and check what holds for every run."""
+        out, err = self.process.communicate(timeout=self.timeout_s + 30)
+        seconds = time.monotonic() - self.began
+        assert seconds < self.timeout_s + 3, out + err
+        for _ in range(10):  # what was killed may take a moment to go
+            if not (left := self.processes()):
+                break
+            time.sleep(0.1)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert left == {}
+        status = self.root / "status"
+        assert status.exists(), err
+        with (status / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (document,) = [json.loads(path.read_text()) for path in status.glob("health_*.json")] or [{}]
+        assert bool(document) is (self.process.returncode == 0), err
+        (report,) = [path.read_bytes() for path in status.glob("WEEKLY*.md")] or [b""]
+        assert len(list(status.iterdir())) == (3 if document else 1)  # no temporary files
+        result = Result(self.process.returncode, out, err, seconds, document, report)
+        if document:
+            assert document["partial"] is any(row["state"] in PARTIAL for row in document["coverage"])
+            assert result.counted("lines") == (sum(row["lines"] for row in document["coverage"]),)
+        return result
+
+
+def run(root: Path, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = (), **environ: str) -> Result:
+    """Run the program to its end."""
+    return Run(root, *arguments, timeout_s=timeout_s, argv=argv, **environ).end()
+
+
+def as_nobody(folder: Path) -> tuple[str, ...]:
+    """The command of a copy in an open folder, for somebody without any rights."""
+    setpriv, python = shutil.which("setpriv"), shutil.which("python3", path="/usr/bin")
+    if os.geteuid() != 0 or not setpriv or not python:
+        missing("root, setpriv and /usr/bin/python3 are needed to run as somebody else")
+    shutil.copy(REPO / "ai_log_analyzer.py", folder)
+    return setpriv, "--reuid", "nobody", "--clear-groups", python, f"{folder}/ai_log_analyzer.py"
+
+
+def put_command(folder: Path, name: str, text: str) -> str:
+    """Put a shell script into <folder>/bin; the PATH that finds it first."""
+    path = folder / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return f"{path.parent}:{os.environ['PATH']}"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that is open to others, as pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="qt-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def root(folder: Path) -> Path:
+    """The folder of a system, in which anybody may write."""
+    (folder / "root").mkdir()
+    (folder / "root").chmod(0o777)
+    return folder / "root"
+
+
+def missing(what: str) -> NoReturn:
     """Skip on a newcomer's machine, fail where the engine was promised."""
     if os.environ.get("REQUIRE_ENGINE") == "1":
         pytest.fail(f"REQUIRE_ENGINE=1, but {what}")
@@ -252,6 +366,15 @@ class Engine:
             script = f"cat /data/out; cat /data/err >&2; {after}"
             return self.run(script, "-v", f"{folder}:/data:ro", *options.split(), name=name)
 
+    def fact(self, name: str, field: str) -> str:
+        """What the engine knows of a container, such as Id or State.Status."""
+        return self.docker("inspect", "--format", f"{{{{.{field}}}}}", name).stdout.decode().strip()
+
+    def read(self, root: Path, *arguments: str, timeout_s: float = 20, **environ: str) -> Result:
+        """Run the program over the containers of this test."""
+        every = ("--container", f"{self.prefix}-*", *arguments)
+        return run(root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ)
+
     def logs(self, name: str, *options: str) -> tuple[bytes, bytes]:
         """What the CLI gives for a container, on its two streams."""
         done = self.docker("logs", *options, name)
@@ -270,29 +393,27 @@ class Engine:
         busybox = shutil.which("busybox")
         if not busybox:
             missing("busybox is not installed (Debian: busybox-static)")
-            return
         applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
         with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "rootfs.tar"
-            with tarfile.open(archive, "w") as tar:
-                tar.add(busybox, "bin/busybox")
-                for applet in set(applets) - {"busybox"}:
-                    link = tarfile.TarInfo(f"bin/{applet}")
-                    link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                    tar.addfile(link)
-            self.docker("import", str(archive), IMAGE)
+            commands = Path(folder) / "image" / "bin"
+            commands.mkdir(parents=True)
+            shutil.copy(busybox, commands / "busybox")
+            for applet in set(applets) - {"busybox"}:
+                (commands / applet).symlink_to("busybox")
+            self.docker("import", shutil.make_archive(f"{folder}/image", "tar", commands.parent), IMAGE)
 
 
 @contextlib.contextmanager
-def started_engine(folder: Path) -> Iterator[Engine]:
+def started_engine() -> Iterator[Engine]:
     """An engine of one's own, which a test may stop, wedge or damage; only root can start one."""
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         missing("no dockerd that could be started (root and docker.io are needed)")
-    host = f"unix://{folder}/docker.sock"
-    log = (folder / "dockerd.log").open("wb")
+    folder = Path(tempfile.mkdtemp(prefix="qt-"))
+    host, log = f"unix://{folder}/docker.sock", folder / "dockerd.log"
     argv = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--data-root", f"{folder}/data"]
     argv += ["--exec-root", f"{folder}/exec", "-p", f"{folder}/pid", "-H", host]
-    process = subprocess.Popen(argv, stdout=log, stderr=log)
+    with log.open("wb") as file:
+        process = subprocess.Popen(argv, stdout=file, stderr=file)
     engine = Engine(host, process=process)
     try:
         for _ in range(150):
@@ -300,11 +421,11 @@ def started_engine(folder: Path) -> Iterator[Engine]:
                 break
             time.sleep(0.2)
         else:
-            pytest.fail(f"dockerd did not start: {(folder / 'dockerd.log').read_text()[-2000:]}")
+            pytest.fail(f"dockerd did not start: {log.read_text()[-2000:]}")
         engine.load_image()
         yield engine
     finally:
-        process.send_signal(18)  # SIGCONT, in case a test stopped it
+        process.send_signal(signal.SIGCONT)  # in case a test stopped it
         if process.poll() is None:
             engine.clean()
         process.terminate()
@@ -312,16 +433,31 @@ def started_engine(folder: Path) -> Iterator[Engine]:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-        log.close()
-        subprocess.run(["umount", "-R", f"{folder}/data"], capture_output=True, check=False)
+        for mounted in ("data", "exec/netns/default"):  # the second by --network host
+            subprocess.run(["umount", "-R", folder / mounted], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for the docker command, itself or through an engine."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "docker" in item.fixturenames:
+            item.add_marker("docker")
+
+
 @pytest.fixture(scope="session")
-def shared_engine() -> Engine:
+def docker() -> str:
+    """The docker command."""
+    if not (path := shutil.which("docker")):
+        missing("there is no docker command")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_engine(docker: str) -> Engine:  # noqa: ARG001
     """The engine that DOCKER_HOST, or the default socket, leads to."""
     engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
-    if not shutil.which("docker") or engine.docker("version", check=False).returncode:
+    if engine.docker("version", check=False).returncode:
         missing("no Docker Engine answers")
     engine.load_image()
     return engine
@@ -336,13 +472,10 @@ def engine(shared_engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def second_engine() -> Iterator[Engine]:
+def second_engine(docker: str) -> Iterator[Engine]:  # noqa: ARG001
     """An engine beside the shared one, which a test may stop if it lets it go on again."""
-    folder = Path(tempfile.mkdtemp(prefix="qt-"))
-    with started_engine(folder) as engine:
+    with started_engine() as engine:
         yield engine
-    subprocess.run(["umount", f"{folder}/exec/netns/default"], capture_output=True, check=False)  # --network host's
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
