@@ -351,3 +351,16 @@ def own(second_engine: Engine) -> Iterator[Engine]:
     mine = Engine(second_engine.host, process=second_engine.process)
     yield mine
     mine.clean()
+
+
+def weekly_report(root: Path) -> str:
+    """The one report in the status folder."""
+    (path,) = (root / "status").glob("WEEKLY*.md")
+    return path.read_text()
+
+
+def executable(path: Path, script: str) -> None:
+    """Write a program of a test's own."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(script)
+    path.chmod(0o755)
