@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,7 @@ from conftest import REPO, Web, analyzer, executable, weekly_report
 import ai_log_analyzer as ala
 import weekly_self_heal as wsh
 
-TITLES = {
-    1: "AI Agent Validation",
-    2: "Module Integrity Check",
-    3: "Docker Health Check",
-    4: "System Metrics",
-    5: "Smoke Tests",
-    6: "AI Log Analysis",
-}
+TITLES = {int(n): t for n, t in re.findall(r"^\| (\d)\. ([^|]+) \|", (REPO / "README.md").read_text(), re.MULTILINE)}
 HANGING = ("^(a|aa)+$", "a" * 70 + "b")  # a pattern and a text on which it backtracks for ever
 
 
@@ -400,40 +394,20 @@ def test_a_value_that_cannot_be_read_does_not_hide_the_others(plan: wsh.Plan, mo
     assert f"| Disk {plan.root}" in table.replace("\\", "")
 
 
-SMOKE = {
-    "status as expected": ('url = "{url}/200"', ""),
-    "another status": ('url = "{url}/404"', "status 404, not 200"),
-    "a redirect is not followed": ('url = "{url}/302"', "status 302, not 200"),
-    "the status that was asked for": ('url = "{url}/302"\nstatus = 302', ""),
-    "contains": ('url = "{url}/200"\ncontains = "is well"', ""),
-    "contains not": ('url = "{url}/200"\ncontains = "absent"', "the answer does not contain the expected text"),
-    "drips": ('url = "{url}/drip"\ntimeout = 0.6', "no answer within 0.6 s"),
-    "nobody listens": ('tcp = "127.0.0.1:{closed}"', "Connection refused"),
-    "somebody listens": ('tcp = "127.0.0.1:{port}"', ""),
-    "command": ('command = ["sh", "-c", "test -f m.py"]', ""),
-    "command fails": ('command = ["sh", "-c", "echo no luck >&2; exit 3"]', "status 3, not 0: no luck"),
-    "exit as expected": ('command = ["sh", "-c", "exit 3"]\nexit = 3', ""),
-    "command hangs": ('command = ["sleep", "60"]\ntimeout = 0.5', "killed at its deadline"),
-    "command is missing": ('command = ["no-such-command"]', "status 127, not 0: env: ‘no-such-command’: No such file"),
-}
-
-
 def test_smoke_tests_pass_fail_and_hang_side_by_side_and_the_program_ends(logs: Path, listener: Web) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         closed = taken.getsockname()[1]
-    values = {"url": listener.url(""), "closed": closed, "port": listener.port}
-    configure(
-        logs, "".join(f'[[smoke]]\nname = "{name}"\n{text.format(**values)}\n' for name, (text, _) in SMOKE.items())
-    )
+    config = (REPO / "tests" / "weekly_smoke.toml").read_text()
+    configure(logs, config.replace("PORT", str(listener.port)).replace("CLOSED", str(closed)))
     began = time.monotonic()
     done = analyzer("--root", logs, "--only", "5", "--no-alert", script="weekly_self_heal.py", timeout=30)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 6
-    rows = {line.split(" | ")[0][2:]: line for line in weekly_report(logs).splitlines() if line.startswith("| ")}
-    for name, (_, reason) in SMOKE.items():
-        assert f"| {'failed' if reason else 'ok'} | {reason}" in rows[name].replace("\\", ""), name
-    failed = sum(bool(reason) for _, reason in SMOKE.values())
-    assert summary(logs)[5][1].startswith(f"{len(SMOKE) + 2 - failed} of {len(SMOKE) + 2} passed")
+    reasons = {test["name"]: test["name"].partition(": ")[2] for test in tomllib.loads(config)["smoke"]}
+    for name, reason in reasons.items():
+        assert f"| {name} | {'failed' if reason else 'ok'} | {reason}" in weekly_report(logs).replace("\\", "")
+    assert (len(reasons), list(reasons.values()).count("")) == (14, 6)
+    assert summary(logs)[5][1].startswith("8 of 16 passed")  # with the two that need no configuration
 
 
 @pytest.mark.parametrize(
