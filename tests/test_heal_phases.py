@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import tomllib
 from http.server import BaseHTTPRequestHandler
@@ -188,19 +187,11 @@ def test_limits_nest_and_the_first_one_to_be_over_comes_first() -> None:
 
 
 def test_sigterm_ends_the_run_and_its_children(logs: Path) -> None:
-    pid = logs / "pid"
-    command = ["sh", "-c", "echo $$ > pid; sleep 300"]
+    command = ["sh", "-c", "echo $$ > pid; kill $PPID; sleep 300"]
     configure(logs, f"[[smoke]]\ncommand = {json.dumps(command)}\ntimeout = 60\n")
-    argv = [sys.executable, str(REPO / "weekly_self_heal.py"), "--root", str(logs), "--only", "5"]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        for _ in range(100):
-            if pid.exists() and pid.read_text():
-                break
-            time.sleep(0.1)
-        process.terminate()
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "interrupted" in err
+    done = analyzer("--root", logs, "--only", "5", script="weekly_self_heal.py", timeout=30)
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
     assert subprocess.run(GONE, cwd=logs, check=False).returncode == 0
 
 
