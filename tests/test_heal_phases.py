@@ -294,6 +294,7 @@ def test_one_message_tells_score_failures_and_what_was_healed_and_the_ping_url_s
     assert len(messages) == bool(told)
     assert [part for part in told if part not in messages[0]] == []
     assert pings(listener) == pinged
+    assert (logs / "status").exists() == ("--check" not in arguments)
     if START in pinged:
         last_words = listener.requests[-1].body.decode()
         assert last_words.endswith("- Score: 88.0/100") == ("Health Score: none" not in told)
