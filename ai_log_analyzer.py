@@ -217,10 +217,10 @@ NOT_SECRET = re.compile(
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and|or|user"
-    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound|(?-i:[A-Z][a-z]+ing)"
+    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound|(?-i:[A-Z][a-z]+ing)|allow|\d[\d.]*(?:[nuµm]?s|%)"
     r"|deleted|permission"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
-    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)"  # the name of a variable; next source code, a path, a sentence
+    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)|\w+(?:::\w+)+"  # the name of a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
     r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(*]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?(?::\d+)*"
     r"|/(?:tmp|root|home|opt|app|data|srv|work|etc|var|usr|run)|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
@@ -228,7 +228,7 @@ NOT_SECRET = re.compile(
 # What makes another thing of a label, and what leaves it the same.
 OTHER_THING = re.compile(  # token_type, secretName, password_file
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn"
-    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|scope|policy|mode|method"
+    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|store|provider|count|length|status|header|field|alias|realm|vault|scope|policy|mode|method"
     r"|format)s?(?![a-z]))"
 )
 SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, API_KEY_LIVE, passwordHash
@@ -243,10 +243,11 @@ OWNER = re.compile(
 )
 
 # What tokens of these vendors begin with.
-_TOKENS = r"""(?:A[KS]IA|[ACP]K)(?=[A-Z0-9]{16}) AIza ya29\. SG\. GOCSPX- hvs\. EAA AGE-SECRET-KEY- ATATT
-    gh[a-z]_ github_pat_ [sr]k_ pk_(?=\d) whsec_ npm_ hf_ dop_v1_ sh[a-z]{2,3}_ glsa_ gsk_ pdl_ r8_ dckr_pat_ sq[a-z]_
-    lin_api_ ntn_ rubygems_ syt_ secret_(?=[A-Za-z0-9]{40}) sdk-(?=[0-9a-f]{8}-) key-(?=[0-9a-f]{32}) sq0[a-z]{3}-
-    gl[a-z]{2,6}- xox[a-z]- xapp- pypi- [sr]k- xai- pplx- tskey- NRAK- xkeysib-"""
+_TOKENS = r"""A[KS]IA(?=[A-Z0-9]{16}\b.*(?:[\w/+]{40}|\[REDACTED)) [ACP]K(?!IA)(?=[A-Z0-9]{16})
+    AIza ya29\. SG\. GOCSPX- hvs\. EAA AGE-SECRET-KEY- ATATT
+    gh[a-z]_ github_pat_ [sr]k_ pk_(?=\d) whsec_ npm_ hf_ dop_v1_ sh[a-z]{2,3}_ glsa_ gsk_ pdl_ r8_ dckr_pat_
+    sq[a-z]_ lin_api_ ntn_ rubygems_ syt_ secret_(?=[A-Za-z0-9]{40}) sdk-(?=[0-9a-f]{8}-) key-(?=[0-9a-f]{32})
+    sq0[a-z]{3}- gl[a-z]{2,6}- xox[a-z]- xapp- pypi- [sr]k- xai- pplx- tskey- NRAK- xkeysib-"""
 TOKEN_PREFIX = "|".join(_TOKENS.split())
 # What of a cookie is no secret.
 PREFERENCE = re.compile(
@@ -1939,18 +1940,20 @@ _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"|(?-i:(?:[a-z]+-){2,}[a-z\d]{5,10}|[\da-f]{8}\.[\da-f]{1,8})$"
 )
 _SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
-_ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
-_ID = re.compile(  # of Twilio, Ethereum, Polkadot, IPFS, libp2p, a connection; digests
-    r"[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}|5[1-9A-HJ-NP-Za-km-z]{47}|(?:.*/)?(?:Qm|12D3KooW)\w{44}"
-    r"|[0-9a-f]{8}|(?:sha\d+[-/]|pbkdf2).*"
+_ON_A_CHAIN = re.compile(
+    "(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer|token|pair"
+)
+_ID = re.compile(  # of AWS, Twilio, Ethereum, Polkadot, IPFS, libp2p, a connection; digests
+    r"A[KS]IA[A-Z0-9]{16}|i-[0-9a-f]{8,17}|[0-9a-z]{25}|[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}"
+    r"|5[1-9A-HJ-NP-Za-km-z]{47}|(?:.*/)?(?:Qm|12D3KooW)\w{44}|[0-9a-f]{8}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,18})?\d{0,4}|\d+"
     r"|[A-Z]{0,6}[a-z]{2,24}(?:[A-Z][a-z]{2,20})*[A-Z]{0,3}\d{0,4}"
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
-    r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer|public[ _-]?key|sha\d+|hash|tx\w*|record"
-    r"|digest|challenge|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
+    r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer(?: \d+)?|event|public[ _-]?key|sha\d+|hash"
+    r"|tx\w*|record|digest|challenge|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
     r"|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
@@ -2004,7 +2007,7 @@ def _like_one(hit: Hit) -> bool:
     symbols = re.search(
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?](?!NT)[A-Za-z])", value
     )
-    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(r"(?i)sha\d|digest", hit.string)
+    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(r"(?i)sha\d|digest|block", hit.string)
     return bool((symbols or _is_dense(value, 12) or key) and _speaks_of_one(hit.string)) and not _is_id(hit)
 
 
@@ -2032,16 +2035,16 @@ def _labelled(hit: Hit) -> bool:
     uuid = _UUID.fullmatch(value)
     task = line.startswith("[", hit.end("name")) and uuid  # of Celery: mail.reset_password[…]
     other = OTHER_THING.search(suffix) and not (uuid and word == "secret")  # the secret_id of an AppRole
+    within = hit["sep"] == ":" == line[hit.start() - 1 : hit.start()]  # the name of a key: spring:session:…
     apart = re.match(r"\\*[\"'][ \t]", hit["sep"]) and not re.search(r"[\"'][\w-]*$", line[start : hit.start()])
-    if schema or glued or task or other or apart or NOT_SECRET.fullmatch(value):
+    if schema or glued or task or other or within or apart or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
-        of_wallet = re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and re.search(
-            r"(?i)secret|wallet|phrase|signer|account|node.?key(?!\()|key created|pagerduty", line
-        )
+        wallet = re.search(r"(?i)secret|wallet|phrase|signer|\baccount|node.?key(?!\()|key created|pagerduty", line)
+        of_wallet = wallet and re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value)
         owned = OWNER.search(line, start, hit.start()) and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
         long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
         given = flag and random and len(value) >= 16
@@ -2049,30 +2052,31 @@ def _labelled(hit: Hit) -> bool:
     if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
         random = random or bool(re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
-        one_of_many = word == "session id" or (word in {"session", "credential"} and (soft or uuid))
-        named = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
-        return random and not (one_of_many or named or re.search("(?i)hash|sha", suffix))
+        spoken = re.fullmatch("[Ss]ession(?:[ _-](?i:id)|Id)", label[0])  # not sessionid=, as cookies have it
+        one_of_many = spoken or (word in {"session", "credential"} and (soft or uuid))
+        signed = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
+        return random and not (one_of_many or signed or (soft and _is_id(hit)) or re.search("(?i)hash|sha", suffix))
     if prose or not SAME_THING.fullmatch(suffix):
         beside = soft and not hit["soft"].strip() and " " in word  # signing key 4bf92f3577b34da6, api key [id]
-        return random and not (beside and (line[hit.start("s") - 1] == "[" or re.fullmatch("[0-9a-f]{8,16}", value)))
+        named = beside and (line[hit.start("s") - 1] == "[" or re.fullmatch("[0-9a-f]{8,16}", value))
+        return random and not (named or _ID.fullmatch(value))
     if quoted or flag or kind == "plain":
         return len(value) > 2
     if "=" in hit["sep"]:
         return not re.fullmatch(r"[\d./%]+", value)
-    least = (
-        12 if kind == "strong" else 5 if word == "pass" and line[: hit.start()].endswith("_") else math.inf
-    )  # DB_PASS
+    least = 12 if kind == "strong" else 5 if word == "pass" and line[hit.start() - 1] == "_" else math.inf  # DB_PASS
     return _is_random(value, 6) or len(value) > least
 
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     rf"(?:(?P<plain>{_SPOKEN})"
-    r"|(?P<strong>psk\b|(?<!existing)(?<!\d:)secret(?:[ _.-]?access)?(?:[ _.-]?key| id(?=\W{1,9}[\da-f]{8}-))?"
+    r"|(?P<strong>psk\b|(?<!existing)secret(?:[ _.-]?access)?(?:[ _.-]?key| id(?=\W{1,9}[\da-f]{8}-))?"
     rf"|(?:{KEYS_TO})[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])(?<!publickey)token|credential|macaroon|aspxauth"
-    rf"|sess(?:ion)?id|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|signature|sign|sig|seed|csrf))"
+    rf"|(?:net_)?sess(?:ion)?id|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|sign(?:ature)?|sig|seed"
+    r"|csrf))"
     rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?<!websocket-)(?:key|pk\b)(?!_?hash)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
@@ -2139,7 +2143,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid="
          " ticket=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/",
          r"|\bhc-ping\.com/|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm",
-         r"|invite|activate|magic|key)[\w-]*/(?<!keys/)(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
+         r"|invite|activate|magic|key(?!store|s/))[\w-]*/(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
          r"|[?&](?:code|appid|ticket)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         (":// url:", _random, r"\b(?:(?:https?|wss?)://[^\s/\"'<>]+|url: )",

@@ -298,13 +298,17 @@ def as_nobody(folder: Path) -> tuple[str, ...]:
     return setpriv, "--reuid", "nobody", "--clear-groups", python, f"{folder}/ai_log_analyzer.py"
 
 
+def executable(path: Path, script: str) -> None:
+    """Write a program of a test's own."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(script)
+    path.chmod(0o755)
+
+
 def put_command(folder: Path, name: str, text: str) -> str:
     """Put a shell script into <folder>/bin; the PATH that finds it first."""
-    path = folder / "bin" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return f"{path.parent}:{os.environ['PATH']}"
+    executable(folder / "bin" / name, f"#!/bin/sh\n{text}\n")
+    return f"{folder / 'bin'}:{os.environ['PATH']}"
 
 
 @pytest.fixture
