@@ -170,6 +170,6 @@ PARTS = [" ", "1", '"', "'", "[", "[ ", "=", "a=", '{"', "\\", "a.", "1:", "<", 
 @pytest.mark.parametrize("head", ["", "INFO ", '{"msg":"', "2026-01-02 03:04:05 ", "[ERR", "[1 "])
 def test_a_hostile_line_is_not_slow(head: str, part: str) -> None:
     line = head + part * (200_000 // len(part))
-    started = time.perf_counter()
+    started = time.process_time()
     parse_line(line), shape(line)
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.05
