@@ -157,9 +157,9 @@ def test_merging_does_not_depend_on_order_and_is_fast() -> None:
     words = ["".join(rnd.choices("abcfghkm", k=5)) for _ in range(150)]
     frame = "move {} from {} to the other end of the long queue"
     shapes = [frame.format(a, b) for a in words for b in words[:133]]
-    started = time.perf_counter()
+    started = time.process_time()
     merged = merge_shapes(shapes)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert merged == merge_shapes(reversed(shapes)) == dict.fromkeys(shapes, frame.format("<*>", "<*>"))
 
 
