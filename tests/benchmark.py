@@ -47,7 +47,6 @@ with open(sys.argv[1], encoding="utf-8", errors="replace") as file:
     for line in file:
         miner.add_log_message(line.rstrip("\\n"))
 """
-DOCUMENTED_WEEK = 5_767_532  # bytes of the week that the documentation shows
 
 
 def service_lines(chance: random.Random) -> Iterator[str]:
@@ -119,6 +118,10 @@ class Spent:
     seconds: float
     megabytes: float  # at its peak
 
+    @property
+    def cells(self) -> tuple[str, str]:
+        return f"{self.seconds:.2f}", f"{self.megabytes:.0f}"
+
 
 def spent(argv: Sequence[str], stdin: Path | None = None, repeat: int = 0) -> Spent:
     """Run a command to its end; `repeat`: it is given the file on standard input so many times."""
@@ -138,9 +141,14 @@ def spent(argv: Sequence[str], stdin: Path | None = None, repeat: int = 0) -> Sp
     return Spent(time.perf_counter() - began, usage.ru_maxrss / 1_000)
 
 
+def tell(*cells: str) -> None:
+    """Print a row of the table."""
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
 @dataclass(slots=True)
 class Bench:
-    """The cases, each a method; each prints its rows."""
+    """Runs the cases and prints their rows."""
 
     folder: Path
     pairs: int
@@ -150,48 +158,22 @@ class Bench:
         root = Path(tempfile.mkdtemp(dir=self.folder))
         return spent([*ANALYZER, "--root", str(root), *map(str, arguments)], stdin, repeat)
 
-    def row(self, case: str, other: Callable[[], Spent], ours: Callable[[], Spent], *, speedup: bool) -> None:
-        """Time two in turn. The ratio is how many times as fast ours is, or else how many times as long it takes."""
+    def row(self, case: str, other: Callable[[], Spent], ours: Callable[[], Spent]) -> None:
+        """Time two in turn. The case's name says of which seconds to which the ratio is."""
+        speedup = case.endswith("/ ours")
         rows = [(other(), ours()) for _ in range(self.pairs)]
         ratios = sorted(a.seconds / b.seconds if speedup else b.seconds / a.seconds for a, b in rows)
-        seconds = [statistics.median(row[which].seconds for row in rows) for which in (0, 1)]
-        self.tell(
-            case,
-            f"{statistics.median(ratios):.2f}",
-            f"{ratios[0]:.2f}–{ratios[-1]:.2f}",
-            f"{seconds[0]:.2f}",
-            f"{seconds[1]:.2f}",
-            f"{max(mine.megabytes for _, mine in rows):.0f}" if speedup else "",  # else the docker command's is larger
-        )
+        seconds = [f"{statistics.median(row[which].seconds for row in rows):.2f}" for which in (0, 1)]
+        memory = (
+            f"{max(mine.megabytes for _, mine in rows):.0f}" if speedup else ""
+        )  # else the docker command's is larger
+        tell(case, f"{statistics.median(ratios):.2f}", f"{ratios[0]:.2f}–{ratios[-1]:.2f}", *seconds, memory)
 
-    def tell(self, *cells: str) -> None:
-        """Print a row of the table."""
-        print("| " + " | ".join(cells) + " |", flush=True)
-
-    def against(self, case: str, lines: Iterator[str], size: int, argv: Sequence[str], *, speedup: bool = True) -> None:
-        """A row: a command that takes a file of so many bytes of lines, in turn with ours over the same file."""
-        file = written(self.folder / "data.log", lines, size)
-        self.row(case, lambda: spent([*argv, str(file)]), lambda: self.ours("--input", file), speedup=speedup)
-
-    def services(self) -> None:
-        """60 MB of service logs against eleven `re.search` a line."""
-        plain = [sys.executable, "-c", PLAIN]
-        self.against("60 MB of service logs: plain / ours", service_lines(random.Random(1)), 60_000_000, plain)
-
-    def random(self) -> None:
-        """8 MB of lines that never repeat against the same."""
-        plain = [sys.executable, "-c", PLAIN]
-        self.against("8 MB that never repeats: plain / ours", random_lines(random.Random(2)), 8_000_000, plain)
-
-    def drain(self) -> None:
-        """Lines a second against a bare loop of Drain3."""
-        loop = [sys.executable, "-c", DRAIN]
-        self.against("60 MB of service logs: Drain3 / ours", service_lines(random.Random(3)), 60_000_000, loop)
-
-    def week(self) -> None:
-        """The week of the documentation, start included."""
-        grep, lines = ["grep", "-ciE", "|".join(DOCUMENTED.values())], service_lines(random.Random(4))
-        self.against("5.77 MB: ours / one pass of grep", lines, DOCUMENTED_WEEK, grep, speedup=False)
+    def file(self, name: str) -> None:
+        """A row of FILES: a command that takes a file, in turn with ours over the same file."""
+        title, lines, seed, size, argv = FILES[name]
+        file = written(self.folder / "data.log", lines(random.Random(seed)), size)
+        self.row(title, lambda: spent([*argv, str(file)]), lambda: self.ours("--input", file))
 
     def memory(self) -> None:
         """Peak memory, and how the time grows with the size."""
@@ -199,43 +181,20 @@ class Bench:
         taken = {}
         for megabytes in (10, 100, 300, 1_000, 3_000):
             taken[megabytes] = self.ours("--input", "-", stdin=base, repeat=megabytes // 10)
-            self.tell(
-                f"{megabytes:,} MB streamed",
-                "",
-                "",
-                "",
-                f"{taken[megabytes].seconds:.2f}",
-                f"{taken[megabytes].megabytes:.0f}",
-            )
+            tell(f"{megabytes:,} MB streamed", "", "", "", *taken[megabytes].cells)
         exponent = math.log(taken[1_000].seconds / taken[10].seconds, 100)
-        self.tell("exponent of time over bytes, 10 MB to 1 GB", f"{exponent:.2f}", "", "", "", "")
+        tell("exponent of time over bytes, 10 MB to 1 GB", f"{exponent:.2f}", "", "", "", "")
         long = written(self.folder / "long.log", long_lines(random.Random(6)), 100_000_000)
         run = self.ours("--input", long)
-        self.tell("100 MB in lines of 15 MB", "", "", "", f"{run.seconds:.2f}", f"{run.megabytes:.0f}")
+        tell("100 MB in lines of 15 MB", "", "", "", *run.cells)
 
-    def container(self) -> None:
-        """60 MB in one container against `docker logs >/dev/null`."""
+    def containers(self, name: str) -> None:
+        """A row of CONTAINERS: so many of one size, against as many `docker logs` in a row."""
+        title, count, size = CONTAINERS[name]
         with self.engine() as engine:
-            name = self.spoken(engine, 60_000_000)
-            logs = ["docker", "logs", "--since", "1", name]
-            self.row(
-                "60 MB container: ours / docker logs",
-                lambda: spent(logs),
-                lambda: self.ours("--container", name),
-                speedup=False,
-            )
-
-    def containers(self) -> None:
-        """200 containers of 50 kB against as many `docker logs` in a row."""
-        with self.engine() as engine:
-            names = [self.spoken(engine, 50_000) for _ in range(200)]
+            names = [self.spoken(engine, size) for _ in range(count)]
             logs = ["sh", "-c", 'for name; do docker logs --since 1 "$name"; done', "sh", *names]
-            self.row(
-                "200 containers of 50 kB: ours / docker logs",
-                lambda: spent(logs),
-                lambda: self.ours("--container", f"{engine.prefix}-*"),
-                speedup=False,
-            )
+            self.row(title, lambda: spent(logs), lambda: self.ours("--container", f"{engine.prefix}-*"))
 
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -257,7 +216,19 @@ class Bench:
         return engine.run("cat /data", "-v", f"{file}:/data:ro")
 
 
-CASES = ("services", "random", "drain", "week", "memory", "container", "containers")
+SEARCH = [sys.executable, "-c", PLAIN]
+GREP = ["grep", "-ciE", "|".join(DOCUMENTED.values())]
+FILES = {
+    "services": ("60 MB of service logs: plain / ours", service_lines, 1, 60_000_000, SEARCH),
+    "random": ("8 MB that never repeats: plain / ours", random_lines, 2, 8_000_000, SEARCH),
+    "drain": ("60 MB of service logs: Drain3 / ours", service_lines, 3, 60_000_000, [sys.executable, "-c", DRAIN]),
+    "week": ("5.77 MB: ours / one pass of grep", service_lines, 4, 5_767_532, GREP),  # as documented
+}
+CONTAINERS = {
+    "container": ("60 MB container: ours / docker logs", 1, 60_000_000),
+    "containers": ("200 containers of 50 kB: ours / docker logs", 200, 50_000),
+}
+CASES = (*FILES, "memory", *CONTAINERS)
 
 
 def main() -> None:
@@ -273,7 +244,10 @@ def main() -> None:
         for case in args.cases or CASES:
             if case not in CASES:
                 parser.error(f"no case {case}; there are: {', '.join(CASES)}")
-            getattr(bench, case)()
+            if case == "memory":
+                bench.memory()
+            else:
+                (bench.file if case in FILES else bench.containers)(case)
 
 
 if __name__ == "__main__":

@@ -1,67 +1,35 @@
-"""Scripted weeks of logs with a known truth, for what the report says happened: incidents.py prints what each gives."""
+"""Scripted weeks of logs with a known truth, for what the report says happened: incidents.toml tells the stories."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import random
-from collections.abc import Callable, Iterator
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 Week = dict[str, list[str]]  # lines by source, as written
+Moment = float | str  # minutes from the beginning of a story, or "3s" from it, or "fri 04:37:12" of the judged week
+DATA = tomllib.loads(Path(__file__).with_name("incidents.toml").read_text(encoding="utf-8"))
+GROUPS, SOURCES = DATA["groups"], DATA["sources"]
 MONDAY = dt.datetime(2026, 11, 16, tzinfo=dt.UTC)  # of the week that is judged
-DAY, HOUR, MINUTE = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(minutes=1)
-Maker = Callable[[dt.datetime, str, str], str]  # a time, a level and a text -> a line
-
-
-def python(now: dt.datetime, level: str, text: str) -> str:
-    return f"{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03} [agent] {level}: {text}"
-
-
-def as_json(now: dt.datetime, level: str, text: str) -> str:
-    return json.dumps(
-        {"ts": now.isoformat(), "level": level.lower(), "logger": "exit_brain", "msg": text, "critical": 0.2}
-    )
-
-
-def postgres(now: dt.datetime, level: str, text: str) -> str:
-    return (
-        f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03} UTC [71] {'LOG' if level == 'INFO' else level}:  {text}"
-    )
-
-
-def redis(now: dt.datetime, level: str, text: str) -> str:
-    return f"1:M {now:%d %b %Y %H:%M:%S}.{now.microsecond // 1000:03} {'*' if level == 'INFO' else '#'} {text}"
-
-
-def nginx(now: dt.datetime, level: str, text: str) -> str:
-    if level == "INFO":
-        return f'10.0.0.7 - - [{now:%d/%b/%Y:%H:%M:%S} +0000] "GET /api/orders HTTP/1.1" 200 512 "-" "dashboard"'
-    return f"{now:%Y/%m/%d %H:%M:%S} [{level.lower()}] 12#12: *71 {text}"
-
-
-def grafana(now: dt.datetime, level: str, text: str) -> str:
-    return f'logger=context t={now.isoformat()} level={level.lower()} msg="{text}"'
-
-
-def java(now: dt.datetime, level: str, text: str) -> str:
-    return f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03} {level:5} 1 --- [main] c.e.Gateway : {text}"
-
-
-# Source: its format, lines a day, what it says when all is well and what goes wrong every day.
-Kind = tuple[Maker, int, list[str], list[tuple[str, str]]]
-KINDS: dict[str, Kind] = {
-    "qt-rl": (python, 400, ["action {} for BTCUSDT", "policy step {}"], [("WARNING", "slow step: {} ms"), ("ERROR", "no tick for {} s, retrying")]),
-    "exit-brain": (as_json, 300, ["position {} held", "evaluated {} exits"], [("WARNING", "late quote by {} ms")]),
-    "tp-optimizer": (python, 150, ["takeprofit {} set"], [("WARNING", "optimizer took {} s"), ("ERROR", "quote {} is stale, retrying")]),
-    "eventbus": (python, 500, ["stream=ticks lag={}", "consumer at {}"], [("WARNING", "lag of {} ms"), ("ERROR", "reconnect {} to redis")]),
-    "supervisor": (python, 120, ["drift {} within limits"], [("WARNING", "drift 0.{} near its limit")]),
-    "postgres": (postgres, 200, ["checkpoint complete: wrote {} buffers"], [("ERROR", "duplicate key value violates constraint {}")]),
-    "redis": (redis, 100, ["{} changes in 300 seconds. Saving..."], [("WARNING", "slow fsync took {} ms")]),
-    "nginx": (nginx, 450, ["{}"], [("ERROR", "upstream timed out after {} ms")]),
-    "grafana": (grafana, 80, ["request {} completed"], [("ERROR", "datasource answered after {} s")]),
-    "gateway": (java, 250, ["order {} accepted"], [("WARN", "order {} filled late"), ("ERROR", "order {} rejected by the exchange")]),
-}  # fmt: skip
+DAY, HOUR, MINUTE, SECOND = (dt.timedelta(seconds=seconds) for seconds in (86_400, 3_600, 60, 1))
+END = MONDAY + 7 * DAY
+FILL: dict[str, Callable[[random.Random], str]] = {
+    "n": lambda chance: str(chance.randint(2, 40)),
+    "d": lambda chance: str(chance.randint(1, 4)),
+    "k": lambda chance: str(chance.randint(1000, 99999)),
+    "ms": lambda chance: str(chance.randint(100, 900)),
+    "slow": lambda chance: str(chance.randint(1000, 4800)),
+    "px": lambda chance: f"{chance.uniform(0.1, 900):.4f}",
+    "id": lambda chance: f"{chance.getrandbits(32):08x}",
+    "ip": lambda chance: f"10.0.{chance.randint(0, 9)}.{chance.randint(2, 250)}",
+    "sym": lambda chance: chance.choice(("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")),
+}
 
 
 @dataclass(frozen=True)
@@ -74,275 +42,181 @@ class Truth:
     also: tuple[str, ...] = ()
 
 
-@dataclass
-class Script:
-    """Makes the lines of weeks, the last of which is judged."""
-
-    chance: random.Random
-    volume: float = 1.0
-    rows: dict[str, list[tuple[dt.datetime, str]]] = field(default_factory=dict)
-
-    def say(self, source: str, now: dt.datetime, level: str, text: str) -> None:
-        """A line."""
-        self.rows.setdefault(source, []).append((now, KINDS[source][0](now, level, text)))
-
-    def usual(
-        self, begin: dt.datetime, skip: tuple[str, ...] = (), noise: float = 1.0, hours: range = range(24)
-    ) -> None:
-        """A week as any other, with a rhythm of day and night; `skip`: sources that say nothing."""
-        for source, (_, daily, texts, troubles) in KINDS.items():
-            for _ in range(int(7 * daily * self.volume) if source not in skip else 0):
-                now = begin + self.chance.random() * 7 * DAY
-                if now.hour not in hours or (now.hour < 6 and self.chance.random() < 0.5):
-                    continue
-                trouble = self.chance.random() < 0.01 * noise
-                level, text = self.chance.choice(troubles) if trouble else ("INFO", self.chance.choice(texts))
-                self.say(source, now, level, text.format(self.chance.randint(1, 9_999)))
-
-    def burst(self, source: str, begin: dt.datetime, minutes: float, count: int, level: str, text: str) -> None:
-        """Lines within some minutes, the first at their beginning."""
-        for number in range(count):
-            at = begin + (self.chance.random() * minutes * MINUTE if number else 0 * MINUTE)
-            self.say(source, at, level, text.format(self.chance.randint(1, 9_999)))
-
-    def cut(self, source: str, begin: dt.datetime, end: dt.datetime = MONDAY + 8 * DAY) -> None:
-        """Take away what a source said in a time."""
-        self.rows[source] = [row for row in self.rows[source] if not begin <= row[0] < end]
-
-    def week(self) -> Week:
-        """What was said so far, in the order of time; what comes next belongs to the next week."""
-        week = {source: [line for _, line in sorted(rows)] for source, rows in self.rows.items() if rows}
-        self.rows = {}
-        return week
-
-
-Scenario = Callable[[Script], tuple[list[Week], Truth]]
-AT = MONDAY + 2 * DAY + 13 * HOUR + 17 * MINUTE  # Wednesday 13:17
-HOUR_OF = "2026-11-18T13"
-
-
-def database_dies(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.cut("postgres", AT, AT + 40 * MINUTE)
-    s.burst("postgres", AT, 0.1, 1, "PANIC", "could not write to file pg_wal/xlogtemp.{}: Input/output error")
-    for place, source in enumerate(("gateway", "tp-optimizer", "qt-rl"), 1):
-        s.burst(
-            source,
-            AT + place * dt.timedelta(seconds=9),
-            38,
-            90,
-            "ERROR",
-            "could not connect to server: Connection refused ({})",
-        )
-    return [s.week()], Truth("incident", "postgres", HOUR_OF, ("gateway", "tp-optimizer", "qt-rl"))
-
-
-def disk_full(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("postgres", AT, 120, 150, "ERROR", "could not extend file base/{}: No space left on device")
-    s.burst(
-        "redis",
-        AT + MINUTE,
-        120,
-        40,
-        "WARNING",
-        "Failed opening the temp RDB file temp-{}.rdb: No space left on device",
+def rendered(source: str, when: dt.datetime, number: int, level: str, message: str) -> str:
+    """One event in the format of its source."""
+    style, logger = SOURCES[source]["format"], SOURCES[source]["logger"]
+    text, _, fields = message.partition(" | ")
+    milli, word = f"{when.microsecond // 1000:03d}", DATA["levels"].get(style, {}).get(level, level)
+    if style == "json":
+        record = {"time": f"{when:%Y-%m-%dT%H:%M:%S}.{milli}Z", "level": word, "logger": logger, "msg": text}
+        pairs = (pair.partition("=") for pair in fields.split())
+        return json.dumps(record | {key: int(value) if value.isdigit() else value for key, _, value in pairs})
+    request, _, status = text.partition("|")
+    template: str = DATA["formats"]["access" if style == "nginx" and level == "INFO" else style]
+    return template.format(
+        when=when,
+        milli=milli,
+        number=number,
+        level=word,
+        logger=logger,
+        text=text,
+        quoted=text.replace('"', '\\"'),
+        fields=f" {fields}" if fields else "",
+        request=request,
+        status=status,
+        size=150 + number * 37 % 4000,
+        address=f"10.0.{number % 7}.{number * 13 % 240 + 2}",
+        pid=60 + when.second % 40,
+        thread=number % 9 + 1,
     )
-    return [s.week()], Truth("incident", "postgres", HOUR_OF, ("redis",))
 
 
-def leak_ends_in_oom(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("qt-rl", AT - 30 * MINUTE, 29, 25, "WARNING", "resident memory {} MB is near the limit")
-    s.burst("qt-rl", AT, 0.1, 1, "CRITICAL", "MemoryError while allocating {} bytes")
-    s.cut("qt-rl", AT + MINUTE, AT + 3 * MINUTE)
-    s.burst("qt-rl", AT + 3 * MINUTE, 0.2, 3, "INFO", "agent {} starting")
-    return [s.week()], Truth("incident", "qt-rl", "2026-11-18T12", ())
+@dataclass(kw_only=True)
+class Story:
+    """Ordinary weeks of some sources, into which its steps write what happens."""
+
+    name: str
+    truth: Sequence[str]
+    told: bool = True  # False: the report is known not to say it
+    stamped: bool = True  # by Docker
+    sources: str | Sequence[str] = "core"
+    weeks: int = 2
+    scale: float = 1.0
+    noise: float = 1.0
+    hours: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    holiday: str = ""
+    begin: str = "mon 00:00:00"
+    steps: Sequence[dict[str, Any]] = ()
+
+    def written(self) -> tuple[list[Week], Truth]:
+        """Its weeks, the last of which is judged, always the same."""
+        kind, source, hour, *also = [*self.truth, "", ""][: max(3, len(self.truth))]
+        self.chance, self.count, self.turn = random.Random(self.name), 0, 0
+        self.start = END - self.weeks * 7 * DAY
+        self.set_back_at: dict[str, tuple[dt.datetime, dt.datetime]] = {}
+        self.events: dict[str, list[tuple[dt.datetime, int, str, str]]] = {name: [] for name in named(self.sources)}
+        for name in self.events:
+            self.usual(name)
+        for step in self.steps:
+            self.play(**step)
+        return self.lines(), Truth(kind, source, hour, tuple(also))
+
+    def lines(self) -> list[Week]:
+        weeks: list[Week] = [{} for _ in range(self.weeks)]
+        for source, events in self.events.items():
+            begin, end = self.set_back_at.get(source, (END, END))
+            for when, number, level, text in sorted(events):
+                if self.start <= when < END:
+                    shown = when - HOUR if begin <= when < end else when
+                    stamp = f"{shown:%Y-%m-%dT%H:%M:%S.%f}{number % 1000:03d}Z " if self.stamped else ""
+                    rows = rendered(source, shown, number, level, text).split("\n")
+                    weeks[(when - self.start).days // 7].setdefault(source, []).extend(stamp + row for row in rows)
+        return weeks
+
+    def usual(self, source: str) -> None:
+        """What a source says when nothing happens."""
+        spec = SOURCES[source]
+        ranks = [1 / (place + 1) for place in range(len(spec["talk"]))]
+        for week in range(self.weeks):
+            count = int(spec["weekly"] * self.scale * self.chance.uniform(0.96, 1.04))
+            for when in self.times(source, week, count):
+                self.put(source, when, self.chance.choices(spec["talk"], ranks)[0])
+            count = int(max(12, spec["weekly"] * 0.014) * min(1.0, self.scale) * self.noise)
+            for when in self.times(source, week, count):
+                self.put(source, when, self.chance.choice(spec["noise"]))
+
+    def times(self, source: str, week: int, count: int) -> list[dt.datetime]:
+        """Moments in one week, with the rhythm of day and night."""
+        hours = [self.start + week * 7 * DAY + hour * HOUR for hour in range(168)]
+        chosen = self.chance.choices(hours, [self.weight(source, hour) for hour in hours], k=count)
+        return [hour + self.chance.uniform(0, 3599.9) * SECOND for hour in chosen]
+
+    def weight(self, source: str, hour: dt.datetime) -> float:
+        """How busy a source is in that hour."""
+        opens, closes, days = self.hours.get(source) or self.hours.get("others", (0, 24, 7))
+        if not (opens <= hour.hour < closes and hour.weekday() < days):
+            return 0.0
+        busy = (1.4 if 7 <= hour.hour < 19 else 0.7) * (0.8 if hour.weekday() >= 5 else 1.0)
+        return busy * 0.12 if self.holiday and hour.date() == self.moment(self.holiday).date() else busy
+
+    def moment(self, at: Moment) -> dt.datetime:
+        if isinstance(at, str) and " " in at:
+            day, clock = at.split()
+            hours, minutes, seconds = map(int, clock.split(":"))
+            days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].index(day)
+            return MONDAY + days * DAY + dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        return self.moment(self.begin) + span_of(at)
+
+    def play(self, at: Moment = 0, times: int = 1, every: Moment = 0, **step: Any) -> None:
+        """A step as incidents.toml describes it: its first key is a method below, its value the sources."""
+        (verb, who), *options = step.items()
+        sources = list(self.events) if who == "all" else named(who)
+        for self.turn, source in enumerate(sources * times):
+            getattr(self, verb)(source, self.moment(at) + self.turn * span_of(every), **dict(options))
+
+    def put(self, source: str, when: dt.datetime, text: str) -> None:
+        """One event; its text may begin with a level and a colon."""
+        head, colon, rest = text.partition(":")
+        level, text = (head, rest) if colon and head.isupper() and head.isalpha() else ("INFO", text)
+        self.count += 1
+        text = re.sub(r"\{(\d+)\+(\d+)\}", lambda rising: str(int(rising[1]) + self.turn * int(rising[2])), text)
+        text = re.sub(r"\{(\w+)\}", lambda token: FILL[token[1]](self.chance), text)
+        self.events[source].append((when, self.count, level, text))
+
+    def say(self, source: str, when: dt.datetime, lines: Sequence[str], apart: Moment = 0) -> None:
+        """Some lines, one after the other."""
+        for place, line in enumerate(lines):
+            self.put(source, when + place * span_of(apart), line)
+
+    def burst(
+        self, source: str, when: dt.datetime, span: Moment, count: int, lines: Sequence[str], rise: bool = False
+    ) -> None:
+        """Many lines: the first exactly at the beginning, the others within the span, more and more if they rise."""
+        shares = sorted(self.chance.random() ** (0.5 if rise else 1.0) for _ in range(count - 1))
+        for place, share in enumerate([0.0, *shares]):
+            self.put(source, when + span_of(span) * share, lines[place % len(lines)])
+
+    def spread(self, source: str, _: dt.datetime, counts: Sequence[int], lines: Sequence[str]) -> None:
+        """So many lines in each of the weeks."""
+        for week, count in enumerate(counts):
+            for place, when in enumerate(self.times(source, week, count)):
+                self.put(source, when, lines[place % len(lines)])
+
+    def cut(
+        self, source: str, when: dt.datetime, span: Moment | None = None, match: str = "", keep: float = 0.0
+    ) -> None:
+        """Take away what a source says from then on, or in the span: what holds a text, but for a share."""
+        end = END if span is None else when + span_of(span)
+        self.events[source] = [
+            event
+            for event in self.events[source]
+            if not (when <= event[0] < end and match in event[3]) or (keep > 0 and self.chance.random() < keep)
+        ]
+
+    def restart(self, source: str, when: dt.datetime, down: Moment = "20s") -> None:
+        """It is silent for a while and then says what it says at its start."""
+        self.cut(source, when - span_of(down), down)
+        for place, line in enumerate(SOURCES[source]["banner"]):
+            self.put(source, when + dt.timedelta(milliseconds=40 + 310 * place), line)
+
+    def set_back(self, source: str, when: dt.datetime, span: Moment = 10_080) -> None:
+        """Its clock goes back by an hour for a while."""
+        self.set_back_at[source] = when, when + span_of(span)
 
 
-def certificate_expires(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("gateway", AT, 60 * 24 * 4, 900, "ERROR", "call {} failed: certificate has expired")
-    return [s.week()], Truth("incident", "gateway", HOUR_OF)
+def named(sources: str | Sequence[str]) -> list[str]:
+    """Names of sources and groups of them -> the sources."""
+    names = [sources] if isinstance(sources, str) else sources
+    return [source for name in names for source in GROUPS.get(name, [name])]
 
 
-def exchange_limits(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    for part in range(8):
-        s.burst("gateway", AT + part * 15 * MINUTE, 4, 30, "ERROR", "HTTP 429 too many requests, order {} postponed")
-    return [s.week()], Truth("incident", "gateway", HOUR_OF)
+def span_of(length: Moment) -> dt.timedelta:
+    return float(length.removesuffix("s")) * SECOND if isinstance(length, str) else length * MINUTE
 
 
-def consumer_hangs(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.cut("eventbus", MONDAY + 3 * DAY + 9 * HOUR + 20 * MINUTE)
-    return [s.week()], Truth("silent", "eventbus", "2026-11-19T09")
-
-
-def agent_is_gone(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY - 7 * DAY)
-    s.cut("supervisor", MONDAY - 2 * HOUR)
-    first = s.week()
-    s.usual(MONDAY, skip=("supervisor",))
-    return [first, s.week()], Truth("silent", "supervisor", "2026-11-15T21")
-
-
-def logger_floods(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("tp-optimizer", AT, 60 * 30, 30 * 600, "INFO", "candidate {} weighed")
-    return [s.week()], Truth("flood", "tp-optimizer", HOUR_OF)
-
-
-def deployment(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    for place, source in enumerate(KINDS):
-        s.cut(source, AT + place * MINUTE, AT + (place + 1) * MINUTE)
-        s.burst(source, AT + (place + 1) * MINUTE, 0.2, 3, "INFO", "version {} starting")
-        s.burst(source, AT + (place + 1) * MINUTE, 0.5, 2, "WARNING", "waiting for its peers, try {}")
-    return [s.week()], Truth("calm")
-
-
-def slow_degradation(s: Script) -> tuple[list[Week], Truth]:
-    weeks = []
-    for number, count in enumerate((60, 96, 154, 246)):
-        begin = MONDAY - (3 - number) * 7 * DAY
-        s.usual(begin)
-        s.burst("postgres", begin + HOUR, 60 * 24 * 6, count, "WARNING", "slow query took {} ms")
-        weeks.append(s.week())
-    return weeks, Truth("incident", "postgres", "")
-
-
-def clock_set_back(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    week = s.week()
-    for place, line in enumerate(week["qt-rl"]):
-        if line[:10] == "2026-11-18" and line[11:13] == "14":
-            week["qt-rl"][place] = f"{line[:11]}13{line[13:]}"
-    return [week], Truth("calm")
-
-
-def rotated(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.cut("nginx", MONDAY, MONDAY + 4 * DAY + 7 * HOUR)
-    return [s.week()], Truth("calm")
-
-
-def noisy_but_harmless(s: Script) -> tuple[list[Week], Truth]:
-    weeks = []
-    for begin in (MONDAY - 7 * DAY, MONDAY):
-        s.usual(begin)
-        s.burst("supervisor", begin, 60 * 24 * 7 - 5, 9_000, "INFO", "error budget {}, failed 0, critical none, exit 0")
-        weeks.append(s.week())
-    return weeks, Truth("calm")
-
-
-def crash_loop(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.cut("gateway", AT, AT + 5 * HOUR)
-    for turn in range(100):
-        at = AT + turn * 3 * MINUTE
-        s.burst("gateway", at, 0.1, 2, "INFO", "gateway {} starting")
-        s.burst("gateway", at + 0.3 * MINUTE, 0.1, 1, "ERROR", "Application run failed: no bean {}")
-    return [s.week()], Truth("incident", "gateway", HOUR_OF)
-
-
-def dns_outage(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    for place, source in enumerate(("qt-rl", "gateway", "tp-optimizer")):
-        s.burst(
-            source,
-            AT + place * dt.timedelta(seconds=4),
-            12,
-            40,
-            "ERROR",
-            "lookup of api.exchange.example failed, try {}",
-        )
-    return [s.week()], Truth("incident", "qt-rl", HOUR_OF, ("gateway", "tp-optimizer"))
-
-
-def deadlocks(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("postgres", AT, 35, 60, "ERROR", "deadlock detected by process {}")
-    s.burst("gateway", AT + 0.1 * MINUTE, 35, 50, "ERROR", "order {} not stored: deadlock")
-    return [s.week()], Truth("incident", "postgres", HOUR_OF, ("gateway",))
-
-
-def backend_stops(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.cut("grafana", AT, AT + 50 * MINUTE)
-    s.burst("nginx", AT + 0.2 * MINUTE, 48, 120, "ERROR", "connect() failed (111: Connection refused) to upstream, {}")
-    return [s.week()], Truth("incident", "nginx", HOUR_OF, ("grafana",))
-
-
-def bad_configuration(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("exit-brain", AT, 60 * 20, 400, "ERROR", "unknown venue in rule {}")
-    return [s.week()], Truth("incident", "exit-brain", HOUR_OF)
-
-
-def read_only_replica(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    s.burst("redis", AT, 3, 20, "WARNING", "Connection with master lost, try {}")
-    s.burst("eventbus", AT + 0.1 * MINUTE, 25, 80, "ERROR", "READONLY You can't write against a read only replica, {}")
-    return [s.week()], Truth("incident", "redis", HOUR_OF, ("eventbus",))
-
-
-def twice_in_a_week(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    for days in (0, 2):
-        s.burst("gateway", AT + days * DAY, 20, 60 + 30 * days, "ERROR", "session {} dropped by the exchange")
-    return [s.week()], Truth("incident", "gateway", "2026-11-20T13")
-
-
-def calm(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    return [s.week()], Truth("calm")
-
-
-def calm_and_tiny(s: Script) -> tuple[list[Week], Truth]:
-    s.volume = 0.05
-    return calm(s)
-
-
-def calm_and_large(s: Script) -> tuple[list[Week], Truth]:
-    s.volume = 4
-    return calm(s)
-
-
-def calm_at_night_only(s: Script) -> tuple[list[Week], Truth]:
-    weeks = []
-    for week in (-1, 0):
-        s.usual(MONDAY + week * 7 * DAY, hours=range(13, 21))
-        s.cut("gateway", MONDAY + week * 7 * DAY + 5 * DAY, MONDAY + (week + 1) * 7 * DAY)
-        weeks.append(s.week())
-    return weeks, Truth("calm")
-
-
-def calm_holiday(s: Script) -> tuple[list[Week], Truth]:
-    s.usual(MONDAY)
-    for source in ("gateway", "qt-rl", "exit-brain", "nginx"):
-        s.cut(source, MONDAY + 3 * DAY, MONDAY + 4 * DAY)
-    return [s.week()], Truth("calm")
-
-
-def calm_with_many_errors(s: Script) -> tuple[list[Week], Truth]:
-    weeks = []
-    for week in (-1, 0):
-        s.usual(MONDAY + week * 7 * DAY, noise=12)
-        weeks.append(s.week())
-    return weeks, Truth("calm")
-
-
-SCENARIOS: tuple[Scenario, ...] = (
-    database_dies, disk_full, leak_ends_in_oom, certificate_expires, exchange_limits, consumer_hangs, agent_is_gone,
-    logger_floods, deployment, slow_degradation, clock_set_back, rotated, noisy_but_harmless, crash_loop, dns_outage,
-    deadlocks, backend_stops, bad_configuration, read_only_replica, twice_in_a_week, calm, calm_and_tiny,
-    calm_and_large, calm_at_night_only, calm_holiday, calm_with_many_errors,
-)  # fmt: skip
-
-
-def scripted() -> Iterator[tuple[str, list[Week], Truth]]:
-    """Each scenario with its name, its weeks and its truth, always the same."""
-    for scenario in SCENARIOS:
-        weeks, truth = scenario(Script(random.Random(scenario.__name__)))
-        yield scenario.__name__, weeks, truth
+def stories() -> Iterator[Story]:
+    for row in DATA["stamped"]:
+        yield Story(**row)
+    for row in DATA["files"]:
+        usual = {"sources": "most", "weeks": 1, "begin": "wed 13:17:00", "stamped": False}
+        yield Story(**usual | row | {"name": f"{row['name']}, files"})

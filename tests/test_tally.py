@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import re
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,9 @@ near_words = st.sampled_from(WORDS).flatmap(
         lambda cut: (word[: cut[0]] + cut[1] + word[cut[0] :]).encode()
     )
 )
-pieces = st.one_of(
-    near_words,
-    near_words.map(bytes.upper),
-    st.sampled_from(
-        [b"\n", b"\r\n", b"\n\n", b"rl_v3", b"rl_v4", b"rl_v", b"3", b"model\xffsupervisor", b"model9supervisor"]
-    ),
-    st.sampled_from(
-        [b"modelsupervisor", b"model__supervisor", b"model\nsupervisor", b"MODEL supervisor", b"\x85", b"\xc5\xbf"]
-    ),
-    st.binary(max_size=12),
-)
+PIECES = [b"model%bsupervisor" % between for between in (b"", b"__", b"\n", b"\xff", b"9")]
+PIECES += [b"MODEL supervisor", b"\n", b"\r\n", b"\n\n", b"rl_v3", b"rl_v4", b"rl_v", b"3", b"\x85", b"\xc5\xbf"]
+pieces = st.one_of(near_words, near_words.map(bytes.upper), st.sampled_from(PIECES), st.binary(max_size=12))
 logs = st.lists(pieces, max_size=60).map(b"".join)
 
 
@@ -49,78 +40,26 @@ def test_the_program_documents_the_patterns_of_the_contract() -> None:
     assert table == DOCUMENTED
 
 
-@given(logs, st.lists(st.integers(0, 400), max_size=6))
-def test_counts_equal_the_slow_way_wherever_the_stream_is_cut(data: bytes, cuts: list[int]) -> None:
+@pytest.mark.parametrize("known", [ala.KNOWN_BYTES, 10], ids=["", "nothing can be remembered"])
+@given(data=logs, cuts=st.lists(st.integers(0, 400), max_size=6))
+def test_counts_equal_the_slow_way_wherever_the_stream_is_cut(known: int, data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     chunks = [data[a:b] for a, b in itertools.pairwise(places)]
-    assert fast_counts(*chunks) == slow_counts(data)
-
-
-@given(logs)
-def test_counts_stay_equal_when_nothing_can_be_remembered(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ala, "KNOWN_BYTES", 10)
-        assert fast_counts(data, data) == slow_counts(data + data)
+        patch.setattr(ala, "KNOWN_BYTES", known)
+        assert fast_counts(*chunks, data) == slow_counts(data + data)
 
 
-CUSTOM = [
-    "time(d)? ?out",
-    r"\b5\d\d\b",
-    "^start",
-    "end$",
-    "order [0-4]{2}",
-    "[^x]panic",
-    "a.*z",
-    "a.{2}z",
-    r"(.)\1\1",
-    "(?P<q>.)(?P=q)!",
-    "(?-i:ERROR)",
-    r"\sx",
-    "[A-F]9",
-    "x.?7",
-    ".+panic",
-    "Größe|WARN",
-    "a||b7c",
-    "bad face",
-    "feed|beef",
-    "x dead",
-    "timed? ?out|half",
-    r"\bpanic\b",
-    "[0-4]9 warn|a{2}",
-    "dead.?beefy",
-    "0 error",
-]
+PATTERNS = (REPO / "tests" / "patterns.txt").read_text(encoding="utf-8").splitlines()
+HITS = [b"bad face", b"deadbeef", b"x dead", b" beefy", b"00000", b"1234 error", b"timeout", b"TIME OUT", b" 503 "]
+HITS += [b"a12z", b"azz!", b"end\n", b"f9"]
 
 
-@pytest.mark.parametrize("pattern", CUSTOM)
-@given(
-    data=st.lists(
-        st.one_of(
-            pieces,
-            st.sampled_from(
-                [
-                    b"bad face",
-                    b"deadbeef",
-                    b"x dead",
-                    b" beefy",
-                    b"00000",
-                    b"1234 error",
-                    b"timeout",
-                    b"TIME OUT",
-                    b" 503 ",
-                    b"a12z",
-                    b"azz!",
-                    b"end\n",
-                    b"f9",
-                ]
-            ),
-            st.text("a1z9 x7\n!", max_size=9).map(str.encode),
-        ),
-        max_size=40,
-    ).map(b"".join)
-)
-def test_custom_patterns_count_as_plain_search_does(pattern: str, data: bytes) -> None:
-    assert fast_counts(data, patterns={"x": pattern}) == slow_counts(data, patterns={"x": pattern})
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(data=st.lists(pieces | st.sampled_from(HITS) | st.text("a1z9 x7\n!", max_size=9).map(str.encode), max_size=40))
+def test_custom_patterns_count_as_plain_search_does(pattern: str, data: list[bytes]) -> None:
+    log = b"".join(data)
+    assert fast_counts(log, patterns={"x": pattern}) == slow_counts(log, patterns={"x": pattern})
 
 
 @pytest.mark.parametrize("sample", sorted((REPO / "tests" / "samples").iterdir()), ids=lambda path: path.name)
@@ -138,11 +77,8 @@ def test_a_line_is_what_stands_between_two_newlines(data: bytes, lines: int) -> 
 
 
 def test_a_ten_megabyte_line_is_one_line_and_its_last_word_counts() -> None:
-    data = b"x" * 10_000_000 + b" fatal"
-    assert fast_counts(*[data[i : i + 65_536] for i in range(0, len(data), 65_536)]) | {
-        "critical": 1,
-        "lines": 1,
-    } == fast_counts(data)
+    counts = fast_counts(*[b"x" * 100_000] * 100, b" fa", b"tal")
+    assert {name: count for name, count in counts.items() if count} == {"critical": 1, "lines": 1}
 
 
 def test_a_line_beyond_the_limit_is_cut_and_the_next_one_is_read() -> None:
@@ -159,9 +95,3 @@ def test_samples_differ_in_more_than_their_numbers() -> None:
     source = tally.source("test")
     feed(source, b"error 1 in a\nfine\nerror 2 in a\nerror 3 in b\n")
     assert list(source.samples(0)) == [b"error 1 in a", b"error 3 in b"]
-
-
-def test_the_patterns_are_compiled_as_the_contract_says() -> None:
-    (compiled,) = ala.Tally(["Warn|x"]).patterns
-    assert compiled.flags & re.IGNORECASE
-    assert compiled.search(b"WARN")
