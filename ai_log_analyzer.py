@@ -2007,7 +2007,7 @@ def _like_one(hit: Hit) -> bool:
     symbols = re.search(
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?](?!NT)[A-Za-z])", value
     )
-    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(r"(?i)sha\d|digest|block", hit.string)
+    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search("(?i)sha2|digest|block", hit.string)
     return bool((symbols or _is_dense(value, 12) or key) and _speaks_of_one(hit.string)) and not _is_id(hit)
 
 
