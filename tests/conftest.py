@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import re
@@ -351,3 +352,29 @@ def own(second_engine: Engine) -> Iterator[Engine]:
     mine = Engine(second_engine.host, process=second_engine.process)
     yield mine
     mine.clean()
+
+
+def weekly_report(root: Path) -> str:
+    """The one report in the status folder."""
+    (path,) = (root / "status").glob("WEEKLY*.md")
+    return path.read_text()
+
+
+def newest_run(root: Path) -> dict[str, Any]:
+    """What the newest JSON in the status folder says."""
+    document: dict[str, Any] = json.loads(max((root / "status").glob("health_*.json")).read_text())
+    return document
+
+
+def run_over(root: Path, *lines: str, webhook: str = "") -> dict[str, Any]:
+    """Run the program on `app.log` with these lines; the JSON that it wrote."""
+    (root / "app.log").write_text("".join(f"{line}\n" for line in lines))
+    done = analyzer("--root", root, "--quiet", "--input", root / "app.log", QT_ALERT_WEBHOOK=webhook)
+    assert done.returncode == 0, done.stderr
+    return newest_run(root)
+
+
+def date_back(root: Path, date: str) -> None:
+    """Make the run of today one of an earlier day, so that the next one is compared with it."""
+    (path,) = (root / "status").glob(f"health_{dt.datetime.now(dt.UTC):%Y-%m-%d}_input.json")
+    path.rename(path.with_name(f"health_{date}_input.json"))
