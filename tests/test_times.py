@@ -19,48 +19,26 @@ from hypothesis import strategies as st
 
 import ai_log_analyzer as ala
 
-A, B, C = (f"2026-11-20T10:00:0{second}.123456789Z " for second in (1, 2, 3))
-LONG = "x" * 16_384
+
+def rows_of(name: str) -> list[list[str]]:
+    return [row.split("\t") for row in Path(__file__).with_name(name).read_text().splitlines()]
 
 
-def unstamped(line: str, following: str = "Z") -> list[tuple[str, str]]:
+# What it is, the time of the next line, a stamped line, and the lines that it holds; L is a long text.
+STAMPS = {letter: f"2026-11-20T10:00:0{second}.123456789Z " for second, letter in enumerate("ABCZ", 1)}
+STAMPED = [
+    [text.replace("\\r", "\r").format(L="x" * 16_384, **STAMPS) for text in row] for row in rows_of("stamps.tsv")
+]
+
+
+@pytest.mark.parametrize("row", STAMPED, ids=[row[0] for row in STAMPED])
+def test_a_stamped_line_gives_its_time_and_its_text(row: list[str]) -> None:
+    _, following, line, *expected = row
     stamped = ala.unstamp(line.encode(), following.strip().encode())
-    return [(time.decode() + " ", text.decode()) for time, text in stamped]
+    assert [f"{time.decode()} {text.decode()}" for time, text in stamped] == expected
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        pytest.param(f"{A}text", [(A, "text")], id="plain"),
-        pytest.param(A, [(A, "")], id="empty"),
-        pytest.param(f"{A}text\r", [(A, "text\r")], id="tty"),
-        pytest.param(f"{A}{A}text", [(A, f"{A}text")], id="text that begins with the same stamp"),
-        pytest.param(f"{B}{A}text", [(B, f"{A}text")], id="text that begins with an earlier stamp"),
-        pytest.param(f"{A}{B}text", [(A, f"{B}text")], id="text that begins with a later stamp"),
-        pytest.param(f"{B}at {A}it began", [(B, f"at {A}it began")], id="text that holds an earlier stamp"),
-        pytest.param(f"{A}{LONG}{A}rest", [(A, f"{LONG}rest")], id="long"),
-        pytest.param(f"{A}{LONG}{A}{LONG}{A}", [(A, LONG * 2)], id="two pieces exactly"),
-        pytest.param(f"{A}{LONG}rest", [(A, f"{LONG}rest")], id="long, but not stamped again"),
-        pytest.param(f"{A}first{B}second", [(A, "firstsecond")], id="a new start behind an unfinished line"),
-        pytest.param(f"{A}first{B}{LONG}{B}rest", [(A, f"first{LONG}rest")], id="unfinished, then long"),
-        pytest.param(f"{A}{LONG}{A}rest{B}next", [(A, f"{LONG}rest"), (B, "next")], id="a border behind a long line"),
-        pytest.param(f"{A}{LONG}{A}{B}next", [(A, LONG), (B, "next")], id="a border behind a whole piece"),
-        pytest.param(f"{A}a{B}b{C}c", [(A, "abc")], id="two new starts"),
-    ],
-)
-def test_a_stamped_line_gives_its_time_and_its_text(line: str, expected: list[tuple[str, str]]) -> None:
-    assert unstamped(line) == expected
-
-
-def test_a_stamp_later_than_the_next_line_is_text() -> None:
-    assert unstamped(f"{A}again at {C}or so", following=B) == [(A, f"again at {C}or so")]
-    assert unstamped(f"{A}again at {B}or so", following=C) == [(A, "again at or so")]
-
-
-FILE_DATES = Path(__file__).with_name("file_dates.tsv").read_text().splitlines()
-
-
-@pytest.mark.parametrize(("time", "line"), [row.split("\t") for row in FILE_DATES])
+@pytest.mark.parametrize(("time", "line"), rows_of("file_dates.tsv"))
 def test_the_first_date_in_the_head_of_a_files_line_is_its_time(time: str, line: str) -> None:
     assert ala.date_of(line.encode()).decode() == time
 
