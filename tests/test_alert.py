@@ -82,6 +82,13 @@ def host(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(root, web)
 
 
+def rows_of(*kinds: str) -> list[Any]:
+    """Refused or taken URLs; or paths of a form, what is configured, and what the server is asked for."""
+    rows = [row.split("\t") for row in Path(__file__).with_name("webhooks.tsv").read_text().splitlines()]
+    filled = [[text.format(TOKEN=TOKEN, DISCORD=DISCORD, V10=V10) for text in row] for row in rows if row[0] in kinds]
+    return [pytest.param(kind, *texts, id=name) for kind, name, *texts in filled]
+
+
 # ---- when
 
 
@@ -161,29 +168,14 @@ def test_of_seven_anomalies_the_five_that_cost_most_are_told(host: Host) -> None
 # ---- in which form
 
 
-@pytest.mark.parametrize(
-    ("form", "path", "target"),
-    [
-        pytest.param("auto", DISCORD, f"{V10}?wait=true", id="Discord as copied"),
-        pytest.param("auto", DISCORD.replace("api", "api/v9"), f"{V10}?wait=true", id="another version"),
-        pytest.param("auto", f"{DISCORD}?thread_id=77", f"{V10}?thread_id=77&wait=true", id="a thread of a forum"),
-        pytest.param("auto", f"/proxy{DISCORD}", f"/proxy{V10}?wait=true", id="behind a folder of a proxy"),
-        pytest.param("discord", "/hook", "/hook?wait=true", id="Discord as configured"),
-        pytest.param("auto", "/hook", "", id="a host that is not known"),
-        pytest.param("auto", "/api/webhooks/not-digits/token", "", id="almost Discord's path"),
-        pytest.param("auto", "/discord.com/hooks.slack.com", "", id="known hosts in the path"),
-        pytest.param("auto", "/hook?from=discord.com/api/webhooks/1/t", "", id="Discord's path in the query"),
-        pytest.param("auto", f"{DISCORD}/slack", "", id="Discord's own path for Slack's form"),
-        pytest.param("slack", DISCORD, "", id="Slack as configured"),
-        pytest.param("text", DISCORD, "", id="text as configured"),
-    ],
-)
-def test_the_path_decides_on_the_form_unless_it_is_configured(host: Host, form: str, path: str, target: str) -> None:
-    """A target of its own is Discord's; others stay as they are."""
+@pytest.mark.parametrize(("form", "path", "configured", "target"), rows_of("text", "discord"))
+def test_the_path_decides_on_the_form_unless_it_is_configured(
+    host: Host, form: str, path: str, configured: str, target: str
+) -> None:
     host.url = host.web.url(path)
-    assert host.run(config=f'[alert]\nformat = "{form}"\n') == 0
-    assert host.message.target == (target or path)
-    assert set(host.message.message) == ({"content", "allowed_mentions"} if target else {"text"})
+    assert host.run(config=f'[alert]\nformat = "{configured}"\n') == 0
+    assert host.message.target == target
+    assert set(host.message.message) == ({"content", "allowed_mentions"} if form == "discord" else {"text"})
     assert host.message.message.get("allowed_mentions", {"parse": []}) == {"parse": []}
     assert "50.0/100" in host.message.text
     assert host.message.headers["Content-Type"] == "application/json"
@@ -289,12 +281,10 @@ def test_without_requests_the_alert_says_how_to_install_it_and_all_else_works(
 
 # ---- which URLs
 
-URLS = [row.split("\t") for row in Path(__file__).with_name("webhooks.tsv").read_text().splitlines()]
 
-
-@pytest.mark.parametrize(("state", "url"), [(row[0], row[2]) for row in URLS], ids=[row[1] for row in URLS])
+@pytest.mark.parametrize(("state", "url"), rows_of("refused", "taken"))
 def test_a_url_that_no_alert_may_go_to_is_refused_and_none_is_shown(host: Host, state: str, url: str) -> None:
-    host.url, refused = url.format(TOKEN=TOKEN, DISCORD=DISCORD), state == "refused"
+    host.url, refused = url, state == "refused"
     assert host.run(log=HEALTHY) == (2 if refused else 0), host.out  # a healthy log: nothing is sent
     assert (len(host.err.splitlines()), "QT_ALERT_WEBHOOK" in host.err) == (int(refused), refused)
     assert TOKEN not in host.err

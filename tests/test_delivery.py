@@ -86,6 +86,7 @@ def test_a_server_that_comes_up_late_is_reached(send: Send, monkeypatch: pytest.
     monkeypatch.setattr(ala, "RETRY_PAUSES_S", (0.3, 0.3, 0.3, 0.3))
     with socket.socket() as late:
         late.bind(("127.0.0.1", 0))
+        late.settimeout(5)
         timer = threading.Timer(0.4, come_up)
         timer.start()
         assert send(webhook=f"http://127.0.0.1:{late.getsockname()[1]}/x") == ""
