@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Engine, analyzer, feed, lines_of, newest_run, slow_counts, weekly_report
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ai_log_analyzer as ala
@@ -505,6 +505,7 @@ Caused by: java.io.IOException: gone
 """.split(b"\n")
 
 
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(TRACED), min_size=1, max_size=8), max_size=6))
 def test_traces_over_the_borders_of_blocks_are_those_of_a_reading_line_by_line(blocks: list[list[bytes]]) -> None:
     tally = ala.Tally([])
