@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import functools
 import json
@@ -528,3 +529,23 @@ def without_root_power() -> list[str]:
         missing("setpriv is not installed (Debian: util-linux)")
     # Not as another user: the interpreter may stand where only root can read.
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+
+def newest_run(root: Path) -> dict[str, Any]:
+    """What the newest JSON in the status folder says."""
+    document: dict[str, Any] = json.loads(max((root / "status").glob("health_*.json")).read_text())
+    return document
+
+
+def run_over(root: Path, *lines: str, webhook: str = "") -> dict[str, Any]:
+    """Run the program on `app.log` with these lines; the JSON that it wrote."""
+    (root / "app.log").write_text("".join(f"{line}\n" for line in lines))
+    done = analyzer("--root", root, "--quiet", "--input", root / "app.log", QT_ALERT_WEBHOOK=webhook)
+    assert done.returncode == 0, done.stderr
+    return newest_run(root)
+
+
+def date_back(root: Path, date: str) -> None:
+    """Make the run of today one of an earlier day, so that the next one is compared with it."""
+    (path,) = (root / "status").glob(f"health_{dt.datetime.now(dt.UTC):%Y-%m-%d}_input.json")
+    path.rename(path.with_name(f"health_{date}_input.json"))
