@@ -210,7 +210,7 @@ _SPOKEN = (
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
-    r"(?i)\W*|\?\w+|your[-_].+|x+|\W?redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\W*redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
     r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
@@ -244,7 +244,7 @@ OWNER = re.compile(
 
 # What tokens of these vendors begin with.
 _TOKENS = r"""A[KS]IA(?=[A-Z0-9]{16}\b.*(?:[\w/+]{40}|\[REDACTED)) [ACP]K(?!IA)(?=[A-Z0-9]{16})
-    AIza ya29\. SG\. GOCSPX- hvs\. EAA AGE-SECRET-KEY- ATATT
+    AIza oy2(?=[0-9a-z]{43}) ya29\. SG\. GOCSPX- hvs\. EAA AGE-SECRET-KEY- ATATT
     gh[a-z]_ github_pat_ [sr]k_ pk_(?=\d) whsec_ npm_ hf_ dop_v1_ sh[a-z]{2,3}_ glsa_ gsk_ pdl_ r8_ dckr_pat_
     sq[a-z]_ lin_api_ ntn_ rubygems_ syt_ secret_(?=[A-Za-z0-9]{40}) sdk-(?=[0-9a-f]{8}-) key-(?=[0-9a-f]{32})
     sq0[a-z]{3}- gl[a-z]{2,6}- xox[a-z]- xapp- pypi- [sr]k- xai- pplx- tskey- NRAK- xkeysib-"""
@@ -265,6 +265,8 @@ PASSWORD_OPTIONS = (
     ("-a", "redis-cli"),
     ("-w", r"ldap\w+"),
     ("-t", "codecov"),
+    ("-k", "nuget push"),
+    (r"(?=[0-9a-f]{40}\b)", "wandb login"),
     ("-c", r"snmp\w+"),
     ("(?-i:-P)", r"zip|unzip|mosquitto_\w+"),
     ("/p:", "xfreerdp"),
@@ -1954,7 +1956,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer(?: \d+)?|event|public[ _-]?key|sha\d+|hash"
     r"|tx\w*|record|digest|challenge|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
-    r"|;base64,$|PUBLIC KEY-+.*$"
+    r"|\[\d+\]: $|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
@@ -2026,7 +2028,7 @@ def _credential(hit: Hit) -> bool:
 
 def _labelled(hit: Hit) -> bool:
     """Whether label, suffix, separator and value together say: a secret."""
-    line, value, start = hit.string, hit["s"].strip(), max(0, hit.start() - 40)
+    line, value, start = hit.string, hit["s"].strip().rstrip(":"), max(0, hit.start() - 40)
     label = list(_ANY_LABEL.finditer(line, *hit.span("name")))[-1]
     suffix, kind, word = line[label.end() : hit.end("name")], label.lastgroup, label[0].lower()
     schema = hit["q"] and re.match(r"\\*[\"']:", line[hit.end("s") :])  # the next key of one
@@ -2044,11 +2046,12 @@ def _labelled(hit: Hit) -> bool:
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
         wallet = re.search(r"(?i)secret|wallet|phrase|signer|\baccount|node.?key(?!\()|key created|pagerduty", line)
-        of_wallet = wallet and re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value)
-        owned = OWNER.search(line, start, hit.start()) and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
-        long = random and re.search("[A-Za-z0-9]{16}", value) and len(value) >= 20
-        given = flag and random and len(value) >= 16
-        return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and (long or given)))
+        owner = OWNER.search(line, start, hit.start())
+        lone = owner or not re.search(r"\w[_-]?$", line[start : hit.start()])  # no idempotency_key
+        of_wallet = wallet and lone and re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value)
+        owned = owner and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
+        long = random and re.search(".{16}" if flag else "(?=.{20})(?:.*[^A-Za-z0-9])?[A-Za-z0-9]{16}", value)
+        return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
     if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
         random = random or bool(re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
@@ -2096,7 +2099,7 @@ _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one 
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
     r"(?P<s>(?(xml)(?:(?:(?!</)\S)+(?=</)|[^<\n]+)|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
-    r"|&(?=[\w.-]+:)|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w)))++)))"
+    r"|&(?=[\w.-]+:)|<(?=[^\s<>]*(?:\s|\Z))|[,;&|](?![\w.-]+[=:]|[\s\"'{\[(\\<]|\Z)|[)\]}>](?=\w)))++)))"
 )
 _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
@@ -2159,12 +2162,12 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|credentials|\.create|from_key)\(|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
-        (f"{_PROGRAMS} auth connect construct bind unlock alias client_ cst twilio -u user echo pass identified 554=",
-         _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
+        (f"{_PROGRAMS} auth connect construct bind postgresql unlock alias client_ cst twilio -u user pass echo"
+         " identified 554=", _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
          rf"|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
          rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
-         rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind)\((?:{_QUOTED}|Resource[^,]+),[^()\n]{{0,200}}?, ?)",
-         rf"(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}",
+         rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind|mysql|postgresql)\((?:{_QUOTED}|Resource[^,]+)",
+         rf",[^()\n]{{0,200}}?, ?)(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}",
          r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
          r"|(?:add_user|change_password) \S+ |alias set \S+ http\S+ |(?-i:LOGIN +(?:\"[^\"]*\"|\S+@\S+) (?=\")",
          r"|\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'])))|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",

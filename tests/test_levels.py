@@ -1,12 +1,15 @@
 """Levels, shapes and event boundaries of log lines."""
 
+import contextlib
 import random
+import re
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import ai_log_analyzer as ala
 from ai_log_analyzer import declared_level, level, merge_shapes, parse_line, shape, step
 
 
@@ -173,3 +176,32 @@ def test_a_hostile_line_is_not_slow(head: str, part: str) -> None:
     started = time.process_time()
     parse_line(line), shape(line)
     assert time.process_time() - started < 0.05
+
+
+# Expression, row and the line that stands behind the row in the source.
+EXAMPLES = [
+    (name, number, row.partition("  # ")[2])
+    for name in ("HEADER", "FIXED", "NEGATED", "VARIABLE", "ROLE")
+    for number, row in enumerate(getattr(ala, name).pattern.split("\n"))
+    if "  # " in row
+]
+
+
+@pytest.mark.parametrize(("name", "number", "line"), EXAMPLES, ids=[f"{name} {line}" for name, _, line in EXAMPLES])
+def test_a_row_of_an_expression_is_needed_by_the_line_behind_it(
+    name: str, number: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, whole = (parse_line(line), shape(line)), getattr(ala, name)
+    rows = whole.pattern.split("\n")
+    for first in range(number, -1, -1):  # a row may have several lines
+        never = "| (?!)" if rows[first].lstrip().startswith("|") else "(?!)"
+        with contextlib.suppress(re.error):
+            without = re.compile("\n".join([*rows[:first], never, *rows[number + 1 :]]), whole.flags)
+            break
+    monkeypatch.setattr(ala, name, without)
+    with contextlib.suppress(IndexError):  # a group that the code asks for went with it
+        assert (parse_line(line), shape(line)) != known
+
+
+def test_most_rows_have_such_a_line() -> None:
+    assert len(EXAMPLES) >= 30
