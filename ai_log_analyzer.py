@@ -206,7 +206,7 @@ KINDS_OF_LETTER = {
 _SPOKEN = (
     r"passw(?:or)?[dt]|pass[ _-]?(?:phrase|code)|pwd|priv(?:ate)?[ _.-]?key|kennwort|wachtwoord|mot de passe|contrasena"
     r"|senha|parola"
-    r"|has[lł]o|l[oö]senord|[sş]ifre|парол[ья]|パスワード|ハスワート|密[码碼]|비밀번호|كلمة المرور"
+    r"|haslo|hasło|l[oö]senord|sifre|şifre|парол[ья]|パスワード|ハスワート|密[码碼]|비밀번호|كلمة المرور"
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
@@ -2105,7 +2105,7 @@ _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
 _QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 _THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
-_PROGRAMS, _WORDS = (" ".join(re.findall("[a-z]{3,}", str(table))) for table in (PASSWORD_OPTIONS, _SPOKEN))
+_PROGRAMS, _WORDS = (" ".join(re.findall("[a-z]{5,}", str(table))) for table in (PASSWORD_OPTIONS, _SPOKEN))
 _OPTION = "|".join(
     rf"\b(?:{programs})(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{_THEN}" for option, programs in PASSWORD_OPTIONS
 )
@@ -2162,10 +2162,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|credentials|\.create|from_key)\(|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
          rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
-        (f"{_PROGRAMS} auth connect construct bind postgresql unlock alias client_ cst twilio -u user pass echo"
-         " identified 554=", _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=| -pass(?:in|out) +pass:",
-         rf"|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?[^\s:\"'/]*:(?!\d+(?![^\s\"']))",
-         rf"|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
+        (f"{_PROGRAMS} zip snmp ldap auth connect construct bind postgresql unlock alias client_ cst twilio -u user"
+         " pass echo identified 554=", _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=",
+         rf"| -pass(?:in|out) +pass:|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?",
+         rf"[^\s:\"'/]*:(?!\d+(?![^\s\"']))|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
          rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind|mysql|postgresql)\((?:{_QUOTED}|Resource[^,]+)",
          rf",[^()\n]{{0,200}}?, ?)(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}",
          r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
@@ -2185,8 +2185,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
          r"|\b(?:your|dein|din|ihr) (?![\w ]*(?:status|exit|error))[\w -]{0,30}(?:code|kod) (?:is|lautet|är) ",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
-        (f"{_WORDS} pw pk psk cookie secret token credential macaroon session sid auth sig seed csrf community",
-         _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
+        (f"{_WORDS} pass pw pk psk key cookie secret token credential macaroon session sid auth sig seed csrf"
+         " community", _labelled, rf"(?P<name>{_LABEL}[\w-]*+){_SEPARATOR}{_VALUE}"),
         # hashes of passwords, as crypt and PostgreSQL write them; keys of licences, codes of gifts
         ("$", bool,
          r"(?P<s>\$(?:apr1|[156y]|2[abxy]|argon2\w*|scrypt)\$[\w./$+=,-]{12,}|SCRAM-SHA-\d+\$[\w+/=:$]{12,})"),
@@ -2194,7 +2194,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)), r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])",
          r"(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
-        (f"{_WORDS} ! ^ psk cookie invalid hardhat secret credential key",
+        (f"{_WORDS} ! ^ passw pwd psk cookie invalid hardhat secret credential key",
          _like_one, rf"(?<!{_WORD_OF_LINE})(?<!<)(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
