@@ -211,7 +211,7 @@ _SPOKEN = (
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
     r"(?i)\W*|\?\w+|your[-_].+|x+|\W*redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
-    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+"
+    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+|@p\d+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
@@ -256,7 +256,7 @@ PREFERENCE = re.compile(
 # To what a key by its name gives access.
 KEYS_TO = (
     "api|access|signing|encryption|master|spend|shared|auth|subscription|licen[cs]e|account|consumer|client|network"
-    "|local|listen|instrumentation|binance|bybit|okx"
+    "|local|otp|listen|instrumentation|binance|bybit|okx"
 )
 # Behind which option a program takes its password.
 PASSWORD_OPTIONS = (
@@ -2077,7 +2077,7 @@ _LABEL = (
     r"|(?P<strong>psk\b|(?<!existing)secret(?:[ _.-]?access)?(?:[ _.-]?key| id(?=\W{1,9}[\da-f]{8}-))?"
     rf"|(?:{KEYS_TO})[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
-    r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])(?<!publickey)token|credential|macaroon|aspxauth"
+    r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])(?<!publickey)(?<!hashed_)token|credential|macaroon|aspxauth"
     rf"|(?:net_)?sess(?:ion)?id|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|sign(?:ature)?|sig|seed"
     r"|csrf))"
     rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?<!websocket-)(?:key|pk\b)(?!_?hash)))"
@@ -2163,7 +2163,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
         (f"{_PROGRAMS} zip snmp ldap auth connect construct bind postgresql unlock alias client_ cst twilio -u user"
-         " pass echo identified 554=", _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=",
+         " pass secret echo identified 554=", _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=",
          rf"| -pass(?:in|out) +pass:|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?",
          rf"[^\s:\"'/]*:(?!\d+(?![^\s\"']))|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
          rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind|mysql|postgresql)\((?:{_QUOTED}|Resource[^,]+)",
@@ -2171,10 +2171,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
          r"|(?:add_user|change_password) \S+ |alias set \S+ http\S+ |(?-i:LOGIN +(?:\"[^\"]*\"|\S+@\S+) (?=\")",
          r"|\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'])))|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
-         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|(?-i:\bCST)[=:] ?(?=\w{40})",
+         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|(?-i:\bCST)[=:] ?(?=\w{40})|auth-pass \S+ ",
          r"|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))",
-         r"|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])",
-         r"|\b(?<!no )(?:requirepass|masterauth|login \S+ password|user \S+ identified by)[\"']?[ \t]+)",
+         r"|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])|\b(?<!no )(?:requirepass|masterauth",
+         r"|login \S+ password|(?:secret|password) [057-9](?= \S{6})|user \S+ identified by)[\"']?[ \t]+)",
          rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
