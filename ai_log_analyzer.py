@@ -40,7 +40,7 @@ Cron, Mondays 04:00 in the host's time zone:
 #   a signal or subsystem      a row of SIGNALS or SUBSYSTEMS
 #   a word for a level         a word of _LEVELS; a line that begins in its own way: a branch of FIXED
 #   a secret                   how a vendor's tokens begin: _TOKENS; a word for a password: _SPOKEN; a program's option
-#                              for one: PASSWORD_OPTIONS; all else: a row of _RULES
+#                              for one: PASSWORD_OPTIONS; all else: a row of _RULES or of PASSWORD_PLACES, with hints
 #   a source                   a row of SOURCE_KINDS, and where Collector.find looks for it
 #   a part of the report       a row of PARTS, and the function that gives its paragraphs
 #   advice                     a function that yields rows of Advice, named in `recommend`
@@ -271,6 +271,40 @@ PASSWORD_OPTIONS = (
     ("(?-i:-P)", r"zip|unzip|mosquitto_\w+"),
     ("/p:", "xfreerdp"),
 )
+THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
+QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
+# Where else a password stands without a label: an example, and what comes before the password.
+PASSWORD_PLACES = (
+    ("CLIENT_RANDOM 0f hunter2", r"client_random \w+[ \t]*"),
+    ("REDISCLI_AUTH=hunter2", "REDISCLI_AUTH="),
+    ("openssl rsa -passin pass:hunter2", " -pass(?:in|out) +pass:"),
+    ("curl -u ann:hunter2 a.example", rf"(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{THEN}[\"']?"
+     r"[^\s:\"'/]*:(?!\d+(?![^\s\"']))"),
+    ("get(url, auth=('ann', 'hunter2'))", rf"(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{QUOTED},[ \t]*(?=[\"'])"),
+    ("smtp.login('ann', 'hunter2')", rf"login\( *{QUOTED}, *(?={QUOTED}(?:, ?\w+)? *[)\]])"),
+    ("mysql('db:3306', 'ann', 'hunter2')", rf"(?:connect|_construct|bind|mysql|postgresql)\((?:{QUOTED}|Resource[^,]+)"
+     rf",[^()\n]{{0,200}}?, ?(?={QUOTED}(?:, ?\w+)? *[)\]])"),
+    ("unlockAccount(0x00000000000000000000000000000000000000aa, hunter2)",
+     r"unlockAccount[^\n]{0,80}?0x\w{40}[\", ]{1,4}"),
+    ("line 2 of .pgpass: db:5432:trade:ann:hunter2", r"\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:"),
+    ("sasl_passwd: [a.example]:25 ann@a.example:hunter2", r"sasl_passwd[^\n]{0,90}@[\w.-]+:"),
+    ("Twilio AC0f 0123456789abcdef0123456789abcdef", r"\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)"),
+    ("8=FIX.4.4|553=ann|554=hunter2|10=1", r"\b554="),
+    ("rabbitmqctl add_user ann hunter2", r"(?:add_user|change_password) \S+ "),
+    ("mc alias set s3 http://a hunter2", r"alias set \S+ http\S+ "),
+    ("a1 LOGIN \"ann\" \"hunter2\"", r"(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")"),
+    ("createUser ann SHA 'hunter2'", r"(?-i:\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'])))"),
+    ("1.2 [0 a:1] \"AUTH\" \"hunter2\"", r"\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")"),
+    ("ACL SETUSER ann on >hunter2", r"setuser\b[^\n]{1,99}? \"?>"),
+    ("CST: 000000000000000000000000000000000hunter2", r"(?-i:\bCST)[=:] ?(?=\w{40})"),
+    ("sentinel auth-pass main hunter2", r"auth-pass \S+ "),
+    ("echo hunter2 | sudo -S id",
+     r"\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))"),
+    ("CREATE USER ann IDENTIFIED BY 'hunter2'", r"\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])"),
+    ("requirepass hunter2", r"\b(?<!no )(?:requirepass|masterauth|login \S+ password)[\"']?[ \t]+"),
+    ("username ann privilege 15 secret 0 hunter2", r"(?:secret|password) [057-9] (?=\S{6})"),
+    ("user ann identified by hunter2", r"\buser \S+ identified by "),
+)  # fmt: skip
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
 HANGING = "counting took too long; make the patterns of [signals], [subsystems], [[ignore]] simpler"
@@ -2103,12 +2137,11 @@ _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one 
 )
 _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
-_QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
-_THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
 _PROGRAMS, _WORDS = (" ".join(re.findall("[a-z]{5,}", str(table))) for table in (PASSWORD_OPTIONS, _SPOKEN))
 _OPTION = "|".join(
-    rf"\b(?:{programs})(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{_THEN}" for option, programs in PASSWORD_OPTIONS
+    rf"\b(?:{programs})(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{THEN}" for option, programs in PASSWORD_OPTIONS
 )
+_PLACE = "|".join(expression for _, expression in PASSWORD_PLACES)
 _WORD_OF_LINE = r"[^\s\"'`<>(){}\[\]=:,;]"
 
 # Words, in small letters, one of which is in every text that the expression finds something in; group s of it goes if
@@ -2160,22 +2193,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         # arguments without names
         ("( args params", _random, r"(?:\b\w*(?:client|exchange|api|spot|futures|http|binance|bybit|okx|totp",
          r"|credentials|\.create|from_key)\(|\b(?:auth|login)\W{1,9}(?:args|params)\W{2,9}(?=[\"']))",
-         rf"(?P<s>[bru]?{_QUOTED}(?:, *(?:{_QUOTED}|\d+)){{0,2}})"),
+         rf"(?P<s>[bru]?{QUOTED}(?:, *(?:{QUOTED}|\d+)){{0,2}})"),
         # command lines, calls and statements in which the password has no label of its own
         (f"{_PROGRAMS} zip snmp ldap auth connect construct bind postgresql unlock alias client_ cst twilio -u user"
-         " pass secret echo identified 554=", _always, rf"(?:{_OPTION}|client_random \w+[ \t]*|REDISCLI_AUTH=",
-         rf"| -pass(?:in|out) +pass:|(?<![^\s\"'])(?:-u|--(?:proxy-)?user|--auth|--rpc-login)=?{_THEN}[\"']?",
-         rf"[^\s:\"'/]*:(?!\d+(?![^\s\"']))|(?:\bauth[=:][ \t]*|basicauth)\([ \t]*{_QUOTED},[ \t]*(?=[\"'])",
-         rf"|(?:login\( *{_QUOTED}, *|(?:connect|_construct|bind|mysql|postgresql)\((?:{_QUOTED}|Resource[^,]+)",
-         rf",[^()\n]{{0,200}}?, ?)(?={_QUOTED}(?:, ?\w+)? *[)\]])|unlockAccount[^\n]{{0,80}}?0x\w{{40}}[\", ]{{1,4}}",
-         r"|\bpgpass\b[^\n]{0,40}?[\w.*-]+:(?:\d+|\*):[^\s:]+:[^\s:]+:|\bAC[0-9a-f…]+\W{1,5}(?=[0-9a-f]{32}\b)|\b554=",
-         r"|(?:add_user|change_password) \S+ |alias set \S+ http\S+ |(?-i:LOGIN +(?:\"[^\"]*\"|\S+@\S+) (?=\")",
-         r"|\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'])))|\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")",
-         r"|sasl_passwd[^\n]{0,90}@[\w.-]+:|setuser\b[^\n]{1,99}? \"?>|(?-i:\bCST)[=:] ?(?=\w{40})|auth-pass \S+ ",
-         r"|\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))",
-         r"|\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])|\b(?<!no )(?:requirepass|masterauth",
-         r"|login \S+ password|(?:secret|password) [057-9](?= \S{6})|user \S+ identified by)[\"']?[ \t]+)",
-         rf"(?P<s>{_QUOTED}|[^\s\"';|]+)"),
+         " pass secret echo identified 554=", _always, rf"(?:{_OPTION}|{_PLACE})(?P<s>{QUOTED}|[^\s\"';|]+)"),
         # one-time codes, which are digits: "code" alone is an exit or error code
         ("otp fa pin code password your use enter", _always,
          r"(?:\b(?:(?:[th]?otp|(?:[2tm]|two)fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt|value))?",
