@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,6 @@ EXACTLY_80 = "error\n" * 20  # 100 - 20 x 1.0 = 80.0
 Done = subprocess.CompletedProcess[str]
 
 
-@dataclass(frozen=True)
 class Program(System):
     """The program in its root folder, with hardly an environment."""
 
@@ -39,8 +37,7 @@ class Program(System):
 
     @property
     def lines(self) -> int:
-        count: int = self.document["metrics"]["lines"]
-        return count
+        return int(self.document["metrics"]["lines"])
 
     def log(self, text: str = LOG, name: str = "in.log") -> str:
         return super().log(text, name)

@@ -90,45 +90,38 @@ def test_the_driver_local_drops_a_newline_and_the_border_counts(engine: Engine, 
     assert result.rows[name]["last"] == stamped.split(b"\n")[-1][:30].decode()
 
 
-Entry = tuple[str, str, str]  # time, stream and text of a line
+Entry = tuple[float, str, str]  # how many hours ago, stream and text of a line
 
 
-def crafted(engine: Engine, entries: list[Entry]) -> str:
-    """A container whose stored log, of the driver json-file, holds these entries."""
-    name = engine.run("true")
-    rows = ({"log": f"{text}\n", "stream": stream, "time": time} for time, stream, text in entries)
-    log = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+def crafted(engine: Engine, entries: list[Entry]) -> tuple[str, dict[str, list[str]]]:
+    """A container whose stored log, of the driver json-file, holds these entries; the times of each text."""
+    name, now = engine.run("true"), dt.datetime.now(dt.UTC)
+    log, times = "", dict[str, list[str]]()
+    for hours_ago, stream, text in entries:
+        time = f"{now - dt.timedelta(hours=hours_ago):%Y-%m-%dT%H:%M:%S}.123456789Z"
+        log += json.dumps({"log": f"{text}\n", "stream": stream, "time": time}, separators=(",", ":")) + "\n"
+        times.setdefault(text, []).append(time)
     Path(engine.fact(name, "LogPath")).write_text(log)
-    return name
+    return name, times
 
 
-def stamp(hours_ago: float) -> str:
-    moment = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours_ago)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.123456789Z"
+TEXTS = ["ERROR disk full" if n % 7 == 0 else "ERROR slow query" if n % 11 == 0 else "INFO" for n in range(2_000)]
+# A line every four minutes, so that a block holds many hours.
+SIX_DAYS = [(144 - n / 15, ("stdout", "stderr")[n % 3 == 0], text) for n, text in enumerate(TEXTS)]
+SET_BACK = [(hours_ago, "stdout", "ERROR disk full") for hours_ago in (5, 4, 4.5, 6, 1, 2)]
 
 
-def of_six_days() -> list[Entry]:
-    """A line every four minutes, so that a block holds many hours."""
-    texts = ["ERROR disk full" if n % 7 == 0 else "ERROR slow query" if n % 11 == 0 else "INFO" for n in range(2_000)]
-    return [(stamp(144 - n / 15), ("stdout", "stderr")[n % 3 == 0], text) for n, text in enumerate(texts)]
-
-
-def of_a_clock_that_was_set_back() -> list[Entry]:
-    return [(stamp(hours_ago), "stdout", "ERROR disk full") for hours_ago in (5, 4, 4.5, 6, 1, 2)]
-
-
-@pytest.mark.parametrize("entries", [of_six_days, of_a_clock_that_was_set_back])
-def test_hours_days_first_and_last_are_those_of_a_slow_count(own: Engine, tmp_path: Path, entries: Any) -> None:
-    written = entries()
-    name = crafted(own, written)
-    assert sum(len(lines_of(stream)) for stream in own.logs(name)) == len(written)
+@pytest.mark.parametrize("entries", [SIX_DAYS, SET_BACK], ids=["six days", "a clock that was set back"])
+def test_hours_days_first_and_last_are_those_of_a_slow_count(own: Engine, tmp_path: Path, entries: list[Entry]) -> None:
+    name, times = crafted(own, entries)
+    assert sum(len(lines_of(stream)) for stream in own.logs(name)) == len(entries)
     result = own.read(tmp_path)
     assert_times(own, name, result)
-    assert len(result.document["problems"]) == len({text for _, _, text in written if text != "INFO"})
+    assert len(result.document["problems"]) == len(times.keys() - {"INFO"})
     for problem in result.document["problems"]:
-        times = [time for time, _, text in written if text == f"ERROR {problem['template']}"]
-        assert (problem["first"], problem["last"]) == (min(times), max(times))
-        assert problem["days"] == Counter(time[:10] for time in times)
+        mine = times[f"ERROR {problem['template']}"]
+        assert (problem["first"], problem["last"]) == (min(mine), max(mine))
+        assert problem["days"] == Counter(time[:10] for time in mine)
 
 
 def test_what_the_cli_says_behind_an_unfinished_line_is_not_part_of_it(own: Engine, tmp_path: Path) -> None:
@@ -152,8 +145,7 @@ def in_a_shell(command: str) -> list[str]:
 def test_the_command_of_a_problem_finds_its_line(own: Engine, tmp_path: Path) -> None:
     hostile = f'it\'s "$(touch {tmp_path}/owned)" `id` | ; & \\ end'
     texts = ["INFO before", f"ERROR {hostile}", "INFO after"]
-    entries = [(stamp(3 - n / 3600), "stdout", text) for n, text in enumerate(texts)]
-    crafted(own, [(stamp(5), "stdout", "INFO long ago"), *entries])
+    crafted(own, [(5, "stdout", "INFO long ago"), *((3 - n / 3600, "stdout", text) for n, text in enumerate(texts))])
     assert own.read(tmp_path).document["problems"][0]["count"] == 1
     command = first_command(tmp_path)
     assert len(command) <= 160
