@@ -113,13 +113,12 @@ def test_a_span_has_the_fence_and_the_escapes_that_it_needs(text: str, table: bo
 
 @pytest.mark.parametrize("piece", PIECES, ids=map(repr, PIECES))
 def test_200_kb_of_anything_take_milliseconds(piece: str) -> None:
-    """A few milliseconds were measured; the bound leaves room for a busy machine."""
     line = (piece * 200_000)[:200_000]
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         excerpt(line, secrets=())
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     assert min(times) < 0.05
 
 
