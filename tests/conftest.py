@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -549,3 +550,29 @@ def date_back(root: Path, date: str) -> None:
     """Make the run of today one of an earlier day, so that the next one is compared with it."""
     (path,) = (root / "status").glob(f"health_{dt.datetime.now(dt.UTC):%Y-%m-%d}_input.json")
     path.rename(path.with_name(f"health_{date}_input.json"))
+
+
+def rows_of(name: str) -> list[Any]:
+    """The rows of a table beside the tests: of cells, or of JSON."""
+    rows = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
+    return [json.loads(row) if name.endswith(".jsonl") else row.split("\t") for row in rows]
+
+
+def well(done: subprocess.CompletedProcess[str]) -> str:
+    """What a run told that ended well and had no complaint."""
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The complaint of a run that ended so."""
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    return done.stderr
+
+
+def events_of(source: ala.SourceTally, field: str) -> Counter[str]:
+    """The events of a source by what their findings hold in this field."""
+    found = Counter[str]()
+    for finding, count in source.events():
+        found[getattr(finding, field)] += count
+    return found

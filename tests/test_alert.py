@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
-import time
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Request, System, Web, analyzer, newest_run
-
-import ai_log_analyzer
+from conftest import Request, System, Web, analyzer, one_line, rows_of, well
 
 TOKEN = "s3cret-T0KEN"  # noqa: S105  # of no real webhook
 DISCORD = f"/api/webhooks/1234567890/{TOKEN}"
@@ -21,21 +18,21 @@ UNHEALTHY = {"error": 50}  # 100 - 50 x 1.0 = 50.0
 HEALTHY = {"quiet": 1}
 
 
-class Host:
-    """A folder with a log, the server that takes its alerts, and how the program ended."""
+class Host(System):
+    """A folder with a log, and the server that takes its alerts."""
 
     def __init__(self, root: Path, web: Web) -> None:
-        self.root, self.web, self.url = root, web, web.url(DISCORD)
-        self.code, self.out, self.err = -1, "", ""
+        super().__init__(root)
+        self.web, self.url = web, web.url(DISCORD)
 
-    def run(self, *arguments: str, log: dict[str, int] = UNHEALTHY, config: str = "", **environ: Any) -> int:
-        """Run the program in the root, on the log unless the arguments name another file; its exit code."""
-        (self.root / "in.log").write_text("".join(f"{word}\n" * count for word, count in log.items()))
-        (self.root / "ai_log_analyzer.toml").write_text(config)
-        inputs = [] if "--input" in arguments else ["--input", "in.log"]
-        done = analyzer("--root", ".", *inputs, *arguments, QT_ALERT_WEBHOOK=self.url, **environ)
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-        return self.code
+    def run(
+        self, *arguments: str, log: dict[str, int] = UNHEALTHY, name: str = "in.log", config: str = "", **environ: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the program in the root, on the log unless another name is given."""
+        self.log("".join(f"{word}\n" * count for word, count in log.items()))
+        self.configure(config)
+        inputs = ["--input", *name.split()] if name else []
+        return analyzer("--root", ".", *inputs, *arguments, QT_ALERT_WEBHOOK=self.url, **environ)
 
     @property
     def message(self) -> Request:
@@ -45,32 +42,34 @@ class Host:
 
     @property
     def files(self) -> list[str]:
-        return sorted(path.name for path in (self.root / "status").glob("[!.]*"))
+        return sorted(path.name for path in self.status.glob("[!.]*"))
 
-    def one_line(self) -> str:
-        """The only line on standard error, which holds nothing of the webhook's URL."""
-        assert self.err.count("\n") == 1, self.err
+    def complaint(self, code: int, *arguments: str, **more: Any) -> str:
+        """The one line of a run that ends so, which holds nothing of the webhook's URL."""
+        done = self.run(*arguments, **more)
         for secret in (TOKEN, "127.0.0.1", "/api/", "http", *re.findall(r":(\d+)/", self.url)):
-            assert secret not in self.err
-        return self.err
+            assert secret not in done.stderr
+        assert TOKEN not in done.stdout
+        assert done.stdout == "" or "--quiet" not in arguments
+        return one_line(done, code)
 
     def assert_written(self) -> None:
-        assert "## 🧠 AI Log Analysis Summary" in System(self.root).report
-        assert newest_run(self.root)["schema"]
+        assert "## 🧠 AI Log Analysis Summary" in self.report
+        assert self.document["schema"]
 
-    def lost(self) -> str:
+    def lost(self, *arguments: str, **more: Any) -> str:
         """The line about an alert that did not arrive: it costs exit 3 and never the report."""
-        assert self.code == 3
+        told = self.complaint(3, *arguments, **more)
         self.assert_written()
-        return self.one_line()
+        return told
 
-    def failed(self) -> str:
+    def failed(self, **more: Any) -> str:
         """The line and the one alert that say that the check itself failed: exit 1, and no score."""
-        assert self.code == 1
+        told = self.complaint(1, **more)
         assert (self.message.method, self.message.path) == ("POST", V10)
         assert "failed" in self.message.text
         assert "/100" not in self.message.text
-        return self.one_line()
+        return told
 
 
 @pytest.fixture
@@ -82,14 +81,10 @@ def host(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(root, web)
 
 
-def rows_of(*kinds: str) -> list[Any]:
+def webhooks(*kinds: str) -> list[Any]:
     """Refused or taken URLs; or paths of a form, what is configured, and what the server is asked for."""
-    rows = [row.split("\t") for row in Path(__file__).with_name("webhooks.tsv").read_text().splitlines()]
-    filled = [[text.format(TOKEN=TOKEN, DISCORD=DISCORD, V10=V10) for text in row] for row in rows if row[0] in kinds]
-    return [pytest.param(kind, *texts, id=name) for kind, name, *texts in filled]
-
-
-# ---- when
+    rows = [[text.format(TOKEN=TOKEN, DISCORD=DISCORD, V10=V10) for text in row] for row in rows_of("webhooks.tsv")]
+    return [pytest.param(kind, *texts, id=name) for kind, name, *texts in rows if kind in kinds]
 
 
 @pytest.mark.parametrize(
@@ -112,27 +107,25 @@ def rows_of(*kinds: str) -> list[Any]:
 def test_an_alert_is_sent_under_80_or_what_the_configuration_says_and_not_at_it(
     host: Host, below: str, log: dict[str, int], score: float, alerts: int
 ) -> None:
-    assert (host.run(log=log, config=f"[alert]\n{below}\n"), host.err) == (0, "")
-    assert newest_run(host.root)["score"] == score
+    well(host.run(log=log, config=f"[alert]\n{below}\n"))
+    assert host.document["score"] == score
     assert [request.method for request in host.web.requests] == ["POST"] * alerts
 
 
 @pytest.mark.parametrize("flag", ["--no-alert", "--dry-run"])
 @pytest.mark.parametrize(("name", "code"), [("in.log", 0), ("absent.log", 1)])
 def test_no_alert_is_sent_when_told_not_to(host: Host, name: str, code: int, flag: str) -> None:
-    assert (host.run("--input", name, flag), host.err.count("\n")) == (code, code)
+    done = host.run(flag, name=name)
+    assert (done.returncode, done.stderr.count("\n")) == (code, code)
     assert host.web.requests == []
 
 
 def test_report_and_json_are_written_before_the_alert_is_sent(host: Host) -> None:
     before: list[list[str]] = []
     host.web.instead = lambda _: before.append(host.files)
-    assert host.run() == 0
+    well(host.run())
     assert before == [host.files]
     host.assert_written()
-
-
-# ---- what
 
 
 @pytest.mark.parametrize(
@@ -145,8 +138,7 @@ def test_report_and_json_are_written_before_the_alert_is_sent(host: Host) -> Non
     ids=["score and rating", "anomalies", "partial"],
 )
 def test_the_alert_tells_how_bad_the_week_was(host: Host, log: dict[str, int], words: list[str]) -> None:
-    more = ["--input", "absent.log"] if "(partial)" in words else []
-    assert host.run("--input", "in.log", *more, log=log) == 0
+    well(host.run(log=log, name="in.log absent.log" if "(partial)" in words else "in.log"))
     assert [word for word in words if word not in host.message.text] == []
 
 
@@ -159,21 +151,18 @@ def test_of_seven_anomalies_the_five_that_cost_most_are_told(host: Host) -> None
     """
     host.run(log=dict.fromkeys(["warn", "error", "restart", "exited", "panic", "zulu", "yankee"], 1), config=config)
     assert "73.2/100" in host.message.text
-    texts = {row["signal"]: row["text"] for row in newest_run(host.root)["anomalies"]}
+    texts = {row["signal"]: row["text"] for row in host.document["anomalies"]}
     assert len(texts) == 7
     told = {signal for signal, text in texts.items() if text in host.message.text}
     assert told == {"yankee", "zulu", "critical", "exits", "restarts"}
 
 
-# ---- in which form
-
-
-@pytest.mark.parametrize(("form", "path", "configured", "target"), rows_of("text", "discord"))
+@pytest.mark.parametrize(("form", "path", "configured", "target"), webhooks("text", "discord"))
 def test_the_path_decides_on_the_form_unless_it_is_configured(
     host: Host, form: str, path: str, configured: str, target: str
 ) -> None:
     host.url = host.web.url(path)
-    assert host.run(config=f'[alert]\nformat = "{configured}"\n') == 0
+    well(host.run(config=f'[alert]\nformat = "{configured}"\n'))
     assert host.message.target == target
     assert set(host.message.message) == ({"content", "allowed_mentions"} if form == "discord" else {"text"})
     assert host.message.message.get("allowed_mentions", {"parse": []}) == {"parse": []}
@@ -194,31 +183,26 @@ def test_the_path_decides_on_the_form_unless_it_is_configured(
 def test_a_message_is_as_its_receiver_takes_it(host: Host, form: str, shown: str, limit: int) -> None:
     """Only Slack gets its three characters escaped, and none is longer than it may be."""
     config = f'[alert]\nformat = "{form}"\n'
-    assert host.run("--input", "a&b<!channel>.log", config=config) == 1
+    host.complaint(1, name="a&b<!channel>.log", config=config)
     assert shown in host.message.text
     host.web.requests.clear()
     for part, value in (("signals", '"panic"'), ("thresholds", "1"), ("weights", "7")):
         config += f"[{part}]\n" + "".join(f"{letter * 900} = {value}\n" for letter in "abcdefg")
-    assert host.run(log={"panic": 1}, config=config) == 0
+    well(host.run(log={"panic": 1}, config=config))
     assert len(host.message.text) <= limit
     assert "46.0/100" in host.message.text  # 100 - 5 - 7 x 7
 
 
-# ---- what a failed delivery costs
+TAKEN = [200, 201, 202, 204]
 
 
-@pytest.mark.parametrize("answer", [200, 201, 202, 204])
-def test_a_message_that_was_taken_is_delivered(host: Host, answer: int) -> None:
+@pytest.mark.parametrize("answer", [*TAKEN, 203, 301, 302, 307, 308, 400, 401, 403, 404, 410, 429, 500, 503])
+def test_an_answer_that_is_none_of_four_costs_exit_3_and_never_the_report(host: Host, answer: int) -> None:
     host.web.script = [(answer, {"Location": host.web.url("/elsewhere"), "Retry-After": "3600"}, "")]
-    assert (host.run(), host.err) == (0, "")
-
-
-@pytest.mark.parametrize("answer", [203, 301, 302, 307, 308, 400, 401, 403, 404, 410, 429, 500, 503])
-def test_an_answer_of_another_kind_costs_exit_3_and_never_the_report(host: Host, answer: int) -> None:
-    host.web.script = [(answer, {"Location": host.web.url("/elsewhere"), "Retry-After": "3600"}, "")]
-    host.run()
-    assert f"the server answered {answer}" in host.lost()
-    assert TOKEN not in host.out
+    if answer in TAKEN:
+        well(host.run())
+    else:
+        assert f"the server answered {answer}" in host.lost()
     tries = 4 if answer >= 500 else 1  # and no redirect is followed
     assert [(request.method, request.path) for request in host.web.requests] == [("POST", V10)] * tries
 
@@ -226,34 +210,8 @@ def test_an_answer_of_another_kind_costs_exit_3_and_never_the_report(host: Host,
 @pytest.mark.parametrize("raw", [b"", b"\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"], ids=["none", "blank", "not HTTP"])
 def test_a_server_that_does_not_speak_http_is_asked_once(host: Host, raw: bytes) -> None:
     host.web.instead = lambda handler: handler.wfile.write(raw) or True
-    host.run()
-    assert "ConnectionError" in host.lost()
+    assert "ConnectionError" in host.lost("--quiet")
     assert host.message.path == V10  # it may have taken the message
-
-
-def test_a_port_that_nobody_listens_on_is_told_under_quiet_too(host: Host) -> None:
-    with socket.socket() as bound:  # bound, but not listening
-        bound.bind(("127.0.0.1", 0))
-        host.url = f"http://127.0.0.1:{bound.getsockname()[1]}{DISCORD}"
-        host.run("--quiet")
-    host.lost()
-    assert host.out == ""
-
-
-@pytest.mark.parametrize("manner", ["hang", "drip"])
-def test_a_server_that_does_not_come_to_an_end_is_left_at_the_deadline(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], manner: str
-) -> None:
-    host.web.instead = getattr(host.web, manner)
-    monkeypatch.setattr(ai_log_analyzer, "ALERT_DEADLINE_S", 0.3)
-    monkeypatch.setenv("QT_ALERT_WEBHOOK", host.url)
-    (host.root / "in.log").write_text("error\n" * 50)
-    started = time.monotonic()
-    host.code = ai_log_analyzer.main(["--root", ".", "--input", "in.log"])
-    assert time.monotonic() - started < 5
-    host.err = capsys.readouterr().err
-    host.lost()
-    assert host.message.path == V10
 
 
 @pytest.mark.parametrize(
@@ -270,58 +228,39 @@ def test_without_requests_the_alert_says_how_to_install_it_and_all_else_works(
 ) -> None:
     (tmp_path / "requests.py").write_text(code)
     environ: dict[str, Any] = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    assert (host.run(log=HEALTHY, **environ), host.err) == (0, "")
+    well(host.run(log=HEALTHY, **environ))
     host.assert_written()
-    host.run(**environ)
-    assert f"the package requests is {words}" in host.lost()
+    assert f"the package requests is {words}" in host.lost(**environ)
     assert host.web.requests == []
     host.url = ""
-    assert (host.run(**environ), host.err) == (0, "")
+    well(host.run(**environ))
 
 
-# ---- which URLs
-
-
-@pytest.mark.parametrize(("state", "url"), rows_of("refused", "taken"))
+@pytest.mark.parametrize(("state", "url"), webhooks("refused", "taken"))
 def test_a_url_that_no_alert_may_go_to_is_refused_and_none_is_shown(host: Host, state: str, url: str) -> None:
-    host.url, refused = url, state == "refused"
-    assert host.run(log=HEALTHY) == (2 if refused else 0), host.out  # a healthy log: nothing is sent
-    assert (len(host.err.splitlines()), "QT_ALERT_WEBHOOK" in host.err) == (int(refused), refused)
-    assert TOKEN not in host.err
-    assert "example.org" not in host.err
-    assert (host.root / "status").exists() == (not refused)
-
-
-def test_a_refused_url_does_no_harm_when_no_alert_is_wanted(host: Host) -> None:
-    host.url = f"http://example.org/{TOKEN}"
-    assert host.run("--no-alert") == 0
+    host.url = url
+    done = host.run(log=HEALTHY)  # nothing is sent
+    if state == "taken":
+        well(done)
+    else:
+        assert "QT_ALERT_WEBHOOK" in one_line(done, 2)
+        assert (TOKEN in done.stderr, "example.org" in done.stderr, host.status.exists()) == (False, False, False)
+    well(host.run("--no-alert"))  # no harm where none is wanted
     host.assert_written()
 
 
-# ---- when the check itself fails
-
-
-def test_when_nothing_could_be_read_the_alert_says_that_the_check_failed(host: Host) -> None:
-    host.run("--input", "absent.log")
-    assert "absent.log" in host.failed()
-    assert "absent.log" in host.message.text
+@pytest.mark.parametrize(("name", "told"), [("absent.log", "absent.log"), ("", "docker")])
+def test_when_nothing_could_be_read_the_alert_says_that_the_check_failed(host: Host, name: str, told: str) -> None:
+    assert told in host.failed(name=name, PATH="/nowhere")
+    assert told in host.message.text
     assert host.files == []
-
-
-def test_without_docker_the_alert_says_that_the_check_failed(host: Host, tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    done = analyzer("--root", ".", PATH=f"{tmp_path}/bin", QT_ALERT_WEBHOOK=host.url)
-    host.code, host.err = done.returncode, done.stderr
-    host.failed()
-    assert "docker" in host.message.text.lower()
 
 
 def test_a_failed_check_stays_exit_1_when_its_alert_fails_too(host: Host) -> None:
     host.web.script = [(404, {}, "")]
-    assert host.run("--input", "absent.log") == 1
-    assert "absent.log" in host.err
-    assert "Traceback" not in host.err
-    assert TOKEN not in host.err
+    done = host.run(name="absent.log")
+    assert (done.returncode, "absent.log" in done.stderr, TOKEN in done.stderr) == (1, True, False)
+    assert "Traceback" not in done.stderr
     assert host.files == ["alert_pending.json"]
 
 
@@ -329,9 +268,8 @@ def test_a_failed_check_stays_exit_1_when_its_alert_fails_too(host: Host) -> Non
 @pytest.mark.parametrize("what", ["status", "status/WEEKLY*.md"])
 def test_a_report_that_cannot_be_written_is_alerted(host: Host, what: str, log: dict[str, int]) -> None:
     """A file stands in the place of the folder, or a folder in that of the report."""
-    assert host.run(log=HEALTHY) == 0
+    well(host.run(log=HEALTHY))
     (path,) = host.root.glob(what)
     path.rename(host.root / "aside")
     path.mkdir() if path.suffix else path.touch()
-    host.run(log=log)
-    host.failed()
+    host.failed(log=log)

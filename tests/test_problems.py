@@ -11,24 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO, System, analyzer, date_back, feed, lines_of, run_over
+from conftest import REPO, System, analyzer, date_back, events_of, feed, lines_of, one_line, rows_of, run_over, well
 
 import ai_log_analyzer as ala
 
 # Language, level and the twenty lines of a stack trace.
-TRACES = [json.loads(row) for row in Path(__file__).with_name("traces.jsonl").read_text().splitlines()]
+TRACES = rows_of("traces.jsonl")
 PYTHON: list[str] = TRACES[0][2:]
 
 
 def counts(document: dict[str, Any]) -> list[int]:
     return [problem["count"] for problem in document["problems"]]
-
-
-def events(source: ala.SourceTally, field: str) -> Counter[str]:
-    found = Counter[str]()
-    for finding, count in source.events():
-        found[getattr(finding, field)] += count
-    return found
 
 
 @pytest.mark.parametrize(
@@ -61,17 +54,15 @@ def test_a_trace_in_one_stream_is_not_broken_by_the_other() -> None:
     feed(source, "\n".join(PYTHON[:10]).encode(), stream=2)
     feed(source, b"2026-11-20 10:00:01,000 INFO going on\n")
     feed(source, "\n".join(PYTHON[10:]).encode(), stream=2)
-    assert events(source, "level") == {"error": 1, "info": 1}
+    assert events_of(source, "level") == {"error": 1, "info": 1}
 
 
 @pytest.mark.parametrize("sample", sorted((REPO / "tests" / "samples").glob("*.log")), ids=lambda path: path.stem)
 def test_levels_asked_once_a_kind_are_those_asked_of_every_line(sample: Path) -> None:
     source = ala.Tally([]).source("x")
     feed(source, sample.read_bytes())
-    asked_by_kind = Counter[str]()
-    for finding, count in source.found.items():
-        asked_by_kind[finding.level] += count
-    assert asked_by_kind == Counter(map(ala.level, lines_of(sample.read_bytes())))
+    asked_by_kind = [finding.level for finding, count in source.found.items() for _ in range(count)]
+    assert Counter(asked_by_kind) == Counter(map(ala.level, lines_of(sample.read_bytes())))
 
 
 def test_digits_that_decide_are_asked_of_every_line() -> None:
@@ -87,13 +78,10 @@ def test_digits_that_decide_are_asked_of_every_line() -> None:
     ]
     source = ala.Tally([]).source("x")
     feed(source, "\n".join(lines).encode())
-    assert events(source, "level") == {"info": 6, "error": 5}
+    assert events_of(source, "level") == {"info": 6, "error": 5}
 
 
-NEGATIONS = Path(__file__).with_name("negations.tsv").read_text().splitlines()
-
-
-@pytest.mark.parametrize(("level", "line"), [row.split("\t") for row in NEGATIONS])
+@pytest.mark.parametrize(("level", "line"), rows_of("negations.tsv"))
 def test_a_negation_is_none_when_prose_follows(level: str, line: str) -> None:
     assert ala.level(line) == level
 
@@ -171,11 +159,12 @@ def test_a_second_run_on_a_day_is_not_compared_with_the_first(tmp_path: Path) ->
     assert [run_over(tmp_path, *noisy(20, 20))["changed_problems"] for _ in range(2)] == [None, None]
 
 
-def test_a_run_over_other_sources_is_not_compared_with(tmp_path: Path) -> None:
+def test_a_run_over_other_sources_is_not_compared_with_nor_what_is_none(tmp_path: Path) -> None:
     (document,) = run_weeks(tmp_path, noisy(50, 50))
     (path,) = (tmp_path / "status").glob("health_2026-01-*.json")
-    path.write_text(json.dumps(document | {"selection": {"containers": ["db"]}}))
-    assert run_over(tmp_path, *noisy(500, 500))["changed_problems"] is None
+    for text in (json.dumps(document | {"selection": {"containers": ["db"]}}), "[" * 100_000):
+        path.write_text(text)
+        assert run_over(tmp_path, *noisy(500, 500))["changed_problems"] is None
 
 
 @pytest.mark.parametrize(
@@ -200,31 +189,21 @@ def test_an_odd_health_file_costs_neither_the_run_nor_the_history(odd: dict[str,
     for name in ("health_2026-01-05_input.json", "health_2026-01-12.json"):
         (tmp_path / "status" / name).write_text(json.dumps(document | odd))
     run_over(tmp_path, *noisy(20, 20))
-    done = analyzer("--root", tmp_path, "--history")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\x1b" not in done.stdout
-
-
-def test_a_deeply_nested_health_file_is_no_run(tmp_path: Path) -> None:
-    run_weeks(tmp_path, noisy(20, 20))
-    (tmp_path / "status" / "health_2026-01-05_input.json").write_text("[" * 100_000)
-    assert run_over(tmp_path, *noisy(20, 20))["changed_problems"] is None
+    assert "\x1b" not in well(analyzer("--root", tmp_path, "--history"))
 
 
 def test_history_shows_past_runs_with_a_trend(tmp_path: Path) -> None:
-    assert analyzer("--root", tmp_path, "--history").stdout == "no runs yet\n"
-    status = tmp_path / "status"
-    status.mkdir()
+    assert well(analyzer("--root", tmp_path, "--history")) == "no runs yet\n"
+    (tmp_path / "status").mkdir()
     run: dict[str, Any] = {"metrics": {"lines": 10}, "changed_problems": None, "problems": []}
-    for date, score in (("2026-01-05", 100.0), ("2026-01-12", 42.5), ("2026-01-12_input", 0.0)):
-        (status / f"health_{date}.json").write_text(json.dumps({**run, "score": score, "partial": score < 50}))
-    (status / "health_2026-01-19.json").write_text("{ torn")
-    done = analyzer("--root", tmp_path, "--history")
-    assert done.returncode == 0
-    assert "2026-01-05  100.0" in done.stdout
-    assert "❌ Critical (partial)\n" in done.stdout
-    assert re.search(r"^2026-01-12    0\.0 .* \(input files\)$", done.stdout, re.MULTILINE)
-    assert done.stdout.rstrip().endswith("█▄")
+    for date, score in (("2026-01-05", 100.0), ("2026-01-12", 42.5), ("2026-01-12_input", 0.0), ("2026-01-19", None)):
+        text = "{ torn" if score is None else json.dumps({**run, "score": score, "partial": score < 50})
+        (tmp_path / "status" / f"health_{date}.json").write_text(text)
+    told = well(analyzer("--root", tmp_path, "--history"))
+    assert "2026-01-05  100.0" in told
+    assert "❌ Critical (partial)\n" in told
+    assert re.search(r"^2026-01-12    0\.0 .* \(input files\)$", told, re.MULTILINE)
+    assert told.rstrip().endswith("█▄")
 
 
 # ---- bounds
@@ -244,7 +223,7 @@ def test_memory_of_shapes_is_bounded_and_many_names_do_not_hide_what_is_new(monk
     lines += [f"ERROR {name} {name} {name} broke" for name in names]
     source = ala.Tally([]).source("x")
     feed(source, "\n".join(lines).encode())
-    shapes = events(source, "shape")
+    shapes = events_of(source, "shape")
     assert shapes["login failed for <*>"] == 3
     assert shapes["ledger does not <*>"] == 3
     assert len(shapes) == 11  # five, as many by their first words, and the rest
@@ -258,7 +237,7 @@ def test_memory_of_findings_is_bounded_however_patterns_combine(monkeypatch: pyt
     mixed = ["".join(word for bit, word in enumerate(words) if number >> bit & 1) for number in range(256)]
     lines = [f"ERROR {place} {place} {place} broke, user={mix}" for place in "abcdefgh" for mix in mixed]
     feed(tally.source("x"), "\n".join(lines).encode())
-    shapes = events(tally.source("x"), "shape")
+    shapes = events_of(tally.source("x"), "shape")
     assert shapes.total() == len(lines)
     assert len({finding.shape for finding in tally.findings.values()}) < 40
     assert len(tally.findings) <= 2 * 20 + 256
@@ -293,7 +272,7 @@ RULE = '[[ignore]]\npattern = "disk on fire"\nreason = "known"\n'
 def test_ignored_lines_leave_levels_problems_and_score_in_the_rules_container_and_time(
     more: str, hidden: int | None, words: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "ai_log_analyzer.toml").write_text(RULE + more)
+    System(tmp_path).configure(RULE + more)
     document = run_over(tmp_path, *["ERROR disk on fire"] * 20, *["ERROR other"] * 3)
     errors = 23 - (hidden or 0)
     assert (document["metrics"]["lines"], document["metrics"]["errors"]) == (23, errors)
@@ -318,11 +297,8 @@ def test_ignored_lines_leave_levels_problems_and_score_in_the_rules_container_an
     ids=["no reason", "no pattern", "misspelt", "no date", "bad pattern", "no table"],
 )
 def test_a_bad_ignore_rule_is_one_line(rule: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "ai_log_analyzer.toml").write_text(rule)
-    done = analyzer("--root", tmp_path, "--input", tmp_path / "none")
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    System(tmp_path).configure(rule)
+    assert words in one_line(analyzer("--root", tmp_path, "--input", tmp_path / "none"), 2)
 
 
 CONFIG = b"# mine, with a comment \xc3\xa9\n[alert]\nbelow = 70   # low\n\n[weights]\nerrors = 2.0"
@@ -339,16 +315,10 @@ def muting(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def muted(root: Path, *arguments: str) -> tuple[int, str]:
-    done = analyzer("--root", root, "--mute", *arguments)
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_a_muted_problem_is_hidden_until_it_comes_much_more_often(muting: Path) -> None:
     row = next(line for line in System(muting).report.splitlines() if "40 × error" in line)
     (name,) = re.findall(r" #(\w{6}) ", row)
-    code, shown = muted(muting, name, "--reason", 'known "since" May', "--until", "2999-12-31")
-    assert code == 0
+    shown = well(analyzer("--root", muting, "--mute", name, "--reason", 'known "since" May', "--until", "2999-12-31"))
     assert (muting / "ai_log_analyzer.toml").read_bytes() == CONFIG + b"\n\n" + shown.encode()
     assert (muting / "ai_log_analyzer.toml").stat().st_mode & 0o777 == 0o604
     often = [line.replace("  ", " ") for line in UNBALANCED]
@@ -373,8 +343,9 @@ def test_a_muted_problem_is_hidden_until_it_comes_much_more_often(muting: Path) 
     ids=["no reason", "empty reason", "unknown", "ambiguous", "no date"],
 )
 def test_what_cannot_be_muted_is_one_clear_line(muting: Path, arguments: tuple[str, ...], words: str) -> None:
-    code, said = muted(muting, *arguments)
-    assert (code, words in said, said.count("\n")) == (2, True, 1)
+    done = analyzer("--root", muting, "--mute", *arguments)
+    assert words in one_line(done, 2)
+    assert done.stdout == ""
     assert (muting / "ai_log_analyzer.toml").read_bytes() == CONFIG
 
 
@@ -382,12 +353,12 @@ def test_the_first_changed_problem_shows_how_to_mute_it(tmp_path: Path) -> None:
     run_weeks(tmp_path, noisy(1000, 0))
     (problem,) = run_over(tmp_path, *noisy(1020, 20))["changed_problems"]
     assert f"`ai_log_analyzer.py --mute {problem['id']} --reason …`" in System(tmp_path).report
-    assert muted(tmp_path, problem["id"], "--reason", "known")[0] == 0
+    well(analyzer("--root", tmp_path, "--mute", problem["id"], "--reason", "known"))
     assert (tmp_path / "ai_log_analyzer.toml").read_text().startswith('[[ignore]]\nproblem = "disk on fire"\n')
 
 
 def test_a_template_that_says_too_little_is_no_rule(tmp_path: Path) -> None:
     lines = [f"2026-11-20 10:00:00 ERROR a{i} b{i}" for i in range(20)]
     (problem,) = run_over(tmp_path, *lines)["problems"]
-    code, said = muted(tmp_path, problem["id"], "--reason", "x")
-    assert (code, "says too little" in said) == (2, True)
+    done = analyzer("--root", tmp_path, "--mute", problem["id"], "--reason", "x")
+    assert "says too little" in one_line(done, 2)
