@@ -1997,6 +1997,9 @@ _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
     re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|psk\b|secret|credential|(?:ption|shared).?key").search
 )
+_speaks_of_wallet = re.compile(
+    r"(?i)secret|wallet|phrase|signer|\baccount|node.?key(?!\()|key created|pagerduty"
+).search
 Hit = re.Match[str]
 
 
@@ -2079,10 +2082,9 @@ def _labelled(hit: Hit) -> bool:
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
     prose = soft and not flag and not (quoted and kind == "plain")
     if kind == "key":
-        wallet = re.search(r"(?i)secret|wallet|phrase|signer|\baccount|node.?key(?!\()|key created|pagerduty", line)
         owner = OWNER.search(line, start, hit.start())
         lone = owner or not re.search(r"\w[_-]?$", line[start : hit.start()])  # no idempotency_key
-        of_wallet = wallet and lone and re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value)
+        of_wallet = lone and re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and _speaks_of_wallet(line)
         owned = owner and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
         long = random and re.search(".{16}" if flag else "(?=.{20})(?:.*[^A-Za-z0-9])?[A-Za-z0-9]{16}", value)
         return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
@@ -2162,7 +2164,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)))"),
         # keys as lists of numbers
         ("key secret psk id.json", _always,
-         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json)\b[^\n\[]{0,99}[=:\[][ \[]{0,2}",
+         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json)\b[^\n\[]{0,75}[=:\[][ \[]{0,2}",
          r"(?=(?:\d{1,3}(?:, ?| )){0,9}[12]\d\d\b|[0-9a-f]{2} [0-9a-f]{2} )(?P<s>(?:\w{1,3}(?:, ?| )){15,}\w{1,3})"),
         ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
