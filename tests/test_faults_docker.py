@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,7 @@ def address(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     path = folder / "docker.sock"
     with contextlib.ExitStack() as stack:
         if request.param == "dropped packets":
-            server = stack.enter_context(socket.socket())
-            server.bind(("127.0.0.1", 0))
-            server.listen(0)
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
             for _ in range(4):  # the queue is full: what comes now is dropped
                 client = stack.enter_context(socket.socket())
                 client.setblocking(False)
@@ -49,7 +47,6 @@ def address(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
         yield f"unix://{path}"
 
 
-@pytest.mark.usefixtures("docker")
 @pytest.mark.parametrize(
     ("address", "reason", "below_s"),
     [
@@ -60,12 +57,24 @@ def address(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     ],
     indirect=["address"],
 )
-def test_an_engine_that_cannot_be_reached_is_told_within_the_time_limit(
-    root: Path, address: str, reason: str, below_s: float
+def test_an_engine_that_cannot_be_reached_is_told_and_leaves_time_for_a_living_one(
+    engine: Engine, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str, below_s: float
 ) -> None:
     result = run(root, timeout_s=4, DOCKER_HOST=address)
     result.assert_nothing_was_read(f"docker: {reason}")
     assert result.seconds < below_s
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    name = engine.run("echo error one; echo two")
+    for context, host in (("alive", engine.host), ("dead", address)):
+        engine.docker("context", "create", context, "--docker", f"host={host}")
+    contexts = (word for name in ("none", "dead", "alive") for word in ("--context", name))
+    result = engine.read(root, *contexts, timeout_s=6)
+    assert result.read == {"none": ("unreadable", 0), "dead": ("unreadable", 0), f"alive/{name}": ("whole", 2)}
+    assert "docker context ls" in result.reason("none")
+    assert reason in result.reason("dead")
+    assert result.counted("errors") == (1,)
+    assert [container["name"] for container in result.document["containers"]] == [f"alive/{name}"]
+    assert result.seconds < 6
 
 
 def test_a_forbidden_socket_is_told_as_one(engine: Engine, folder: Path, root: Path) -> None:
@@ -73,32 +82,6 @@ def test_a_forbidden_socket_is_told_as_one(engine: Engine, folder: Path, root: P
     result = run(root, argv=as_nobody(folder), DOCKER_HOST=engine.host, HOME=str(folder))
     result.assert_nothing_was_read("no permission for the Docker socket", "group docker")
     assert result.seconds < 3
-
-
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("no socket", "daemon does not answer"),
-        ("mute socket", "does not answer"),
-        ("dropped packets", "does not answer"),
-        ("no context", "docker context ls"),
-    ],
-    indirect=["address"],
-)
-def test_a_context_that_fails_is_told_and_leaves_time_for_the_living_one(
-    engine: Engine, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
-    name = engine.run("echo error one; echo two")
-    engine.docker("context", "create", "alive", "--docker", f"host={engine.host}")
-    if "context" not in reason:
-        engine.docker("context", "create", "other", "--docker", f"host={address}")
-    result = engine.read(root, "--context", "other", "--context", "alive", timeout_s=6)
-    assert result.read == {"other": ("unreadable", 0), f"alive/{name}": ("whole", 2)}
-    assert reason in result.reason("other")
-    assert result.counted("errors") == (1,)
-    assert [container["name"] for container in result.document["containers"]] == [f"alive/{name}"]
-    assert result.seconds < 6
 
 
 # ---- the daemon fails in mid-stream, or the run ends there
@@ -120,22 +103,27 @@ def assert_big_was_cut(result: Result, small: str, big: str, **others: tuple[str
 
 
 @pytest.mark.parametrize(
-    ("timeout_s", "reason"),
-    [(4, "raise --timeout"), (35, "the engine does not answer for it")],
-    ids=["until the time is over", "long before the time is over"],
+    ("number", "timeout_s", "reason"),
+    [
+        pytest.param(signal.SIGSTOP, 4, "raise --timeout", id="a daemon that stops until the time is over"),
+        pytest.param(signal.SIGSTOP, 35, "the engine does not answer for it", id="long before the time is over"),
+        pytest.param(0, 2, "raise --timeout", id="more log than the time allows"),
+    ],
 )
-def test_a_daemon_that_stops_in_mid_stream_costs_what_was_not_read(
-    own: Engine, root: Path, timeout_s: int, reason: str
+def test_what_was_not_read_in_time_is_cut_and_told(
+    own: Engine, root: Path, number: int, timeout_s: int, reason: str
 ) -> None:
     assert own.process
     begun, small, big = begin_to_read(own, root, timeout_s)
     try:
-        own.process.send_signal(signal.SIGSTOP)
+        own.process.send_signal(number)
         result = begun.end()
     finally:
         own.process.send_signal(signal.SIGCONT)
     assert_big_was_cut(result, small, big)
     assert reason in result.reason(big)
+    assert reason in result.report.decode()
+    assert "❌ Critical (partial)" in result.report.decode()
 
 
 @pytest.mark.usefixtures("docker")
@@ -151,14 +139,6 @@ def test_a_daemon_that_is_killed_in_mid_stream_costs_what_was_not_read(root: Pat
     assert "daemon ended the stream early" in result.reason(big)
     assert "daemon does not answer" in result.reason(late)
     assert result.seconds < 12
-
-
-def test_more_log_than_the_time_allows_is_cut_and_told(engine: Engine, root: Path) -> None:
-    small, big = engine.run("echo fatal; echo calm", name="a-small"), engine.run(FIREHOSE, name="b-big")
-    result = engine.read(root, timeout_s=2)
-    assert_big_was_cut(result, small, big)
-    assert "❌ Critical (partial)" in result.report.decode()
-    assert "raise --timeout" in result.report.decode()
 
 
 def test_a_wedged_container_costs_its_share_and_the_others_are_read(own: Engine, root: Path) -> None:
@@ -181,25 +161,6 @@ def test_a_wedged_container_costs_its_share_and_the_others_are_read(own: Engine,
     assert {container["name"] for container in result.document["containers"]} == {a, c}
 
 
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-
-
-def assert_it_ended_early(result: Result) -> None:
-    assert result.code not in {0, 1}
-    assert result.document == {}
-    assert len(result.stderr.splitlines()) == 1
-    assert result.seconds < 6
-
-
-@SIGNALS
-def test_a_run_that_is_told_to_end_in_mid_stream_leaves_nothing_behind(
-    engine: Engine, root: Path, number: signal.Signals
-) -> None:
-    begun, _, _ = begin_to_read(engine, root, timeout_s=60)
-    begun.process.send_signal(number)
-    assert_it_ended_early(begun.end())
-
-
 SIGNAL_AT_THE_FORK = """
 import os, subprocess
 fork = subprocess._fork_exec
@@ -211,14 +172,23 @@ subprocess._fork_exec = fork_and_signal
 """
 
 
-@SIGNALS
-def test_a_run_that_is_told_to_end_while_it_starts_a_child_leaves_no_process(
-    folder: Path, root: Path, number: signal.Signals
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("forking", [False, True], ids=["in mid-stream", "while it starts a child"])
+def test_a_run_that_is_told_to_end_leaves_no_report_and_no_process(
+    engine: Engine, folder: Path, root: Path, number: signal.Signals, *, forking: bool
 ) -> None:
-    path = put_command(folder, "docker", "exec sleep 300")
-    (folder / "sitecustomize.py").write_text(SIGNAL_AT_THE_FORK)  # a moment that is hardly met from outside
-    result = run(root, timeout_s=30, PATH=path, PYTHONPATH=str(folder), QT_TEST_SIGNAL=str(int(number)))
-    assert_it_ended_early(result)
+    if forking:
+        path = put_command(folder, "docker", "exec sleep 300")
+        (folder / "sitecustomize.py").write_text(SIGNAL_AT_THE_FORK)  # a moment that is hardly met from outside
+        begun = Run(root, timeout_s=30, PATH=path, PYTHONPATH=str(folder), QT_TEST_SIGNAL=str(int(number)))
+    else:
+        begun, _, _ = begin_to_read(engine, root, timeout_s=60)
+        begun.process.send_signal(number)
+    result = begun.end()
+    assert result.code not in {0, 1}
+    assert result.document == {}
+    assert len(result.stderr.splitlines()) == 1
+    assert result.seconds < 6
 
 
 # ---- the command
@@ -227,17 +197,16 @@ def test_a_run_that_is_told_to_end_while_it_starts_a_child_leaves_no_process(
 @pytest.mark.parametrize(
     ("ending", "state", "timeout_s"),
     [
-        pytest.param('exec {docker} "$@"', "whole", 20, id="after a parent that ended"),
-        pytest.param('{docker} "$@"; sleep 300', "cut", 4, id="after a parent that was killed"),
+        pytest.param("", "whole", 20, id="after a parent that ended"),
+        pytest.param('docker "$@"; sleep 300', "cut", 4, id="after a parent that was killed"),
     ],
 )
 def test_a_child_that_holds_the_pipe_is_not_waited_for(
-    engine: Engine, docker: str, folder: Path, root: Path, ending: str, state: str, timeout_s: int
+    engine: Engine, root: Path, ending: str, state: str, timeout_s: int
 ) -> None:
     name = engine.run("echo error one; echo two")
-    holder = f'case "$*" in *--since*) sleep 300 & {ending.format(docker=docker)};; esac'
-    path = put_command(folder, "docker", f'{holder}\nexec {docker} "$@"')
-    result = engine.read(root, timeout_s=timeout_s, PATH=path)
+    holder = f'case "$*" in *--since*) sleep 300 & {ending};; esac'
+    result = engine.read(root, timeout_s=timeout_s, first=holder)
     assert result.read == {name: (state, 2)}
     assert result.counted("errors") == (1,)
     assert result.seconds < 8
@@ -277,41 +246,32 @@ def stored(engine: Engine, name: str) -> Path:
     return Path(engine.fact(name, "LogPath"))
 
 
-Damage = Callable[[bytes, bytes], bytes]  # (log, filler) -> log
-
-
-def inside(begin: int, size: int) -> Damage:
-    return lambda data, filler: data[:begin] + (filler * size)[:size] + data[begin + size :]
-
-
-def half_the_last_record(data: bytes, _: bytes) -> bytes:
-    return data[:-30]
-
-
 HUNDRED = 'for i in $(seq 100); do echo "{}"; usleep 2000; done'
 
 
 @pytest.mark.parametrize("filler", [b"\0", b"\xfe{]"], ids=["NUL", "garbage"])
 @pytest.mark.parametrize(
-    ("script", "rotated", "damage", "left", "last"),
+    ("script", "rotated", "begin", "size", "left", "last"),
     [
         # Nothing comes behind the damage, unless the engine's buffer happens to end inside of it.
-        pytest.param(HUNDRED.format("error $i"), "", inside(3_500, 1_700), range(35, 80), b"error ", id="all differ"),
-        pytest.param(HUNDRED.format("an error"), "", inside(3_500, 1_700), range(35, 80), b"an error", id="all alike"),
+        pytest.param(HUNDRED.format("error $i"), "", 3_500, 1_700, range(35, 80), b"error ", id="all differ"),
+        pytest.param(HUNDRED.format("an error"), "", 3_500, 1_700, range(35, 80), b"an error", id="all alike"),
         # The engine goes on behind it, with hundreds of lines missing, and no word of it.
-        pytest.param("seq 30000", "", inside(0, 4_096), range(1, 29_970), b"30000", id="at the begin"),
-        pytest.param("seq 30000", "", inside(400_000, 4_096), range(1, 29_970), b"30000", id="further on"),
-        pytest.param("seq 30000", ".1", inside(400_000, 4_096), range(1, 29_970), b"30000", id="in an older file"),
-        pytest.param("seq 99; echo error last", "", half_the_last_record, range(99, 100), b"99", id="the last record"),
+        pytest.param("seq 30000", "", 0, 4_096, range(1, 29_970), b"30000", id="at the begin"),
+        pytest.param("seq 30000", "", 400_000, 4_096, range(1, 29_970), b"30000", id="further on"),
+        pytest.param("seq 30000", ".1", 400_000, 4_096, range(1, 29_970), b"30000", id="in an older file"),
+        # Size 0: half of the last record is all that is left of it.
+        pytest.param("seq 99; echo error last", "", -30, 0, range(99, 100), b"99", id="the last record"),
     ],
 )
 def test_damage_of_a_stored_log_is_told(
-    own: Engine, root: Path, script: str, rotated: str, damage: Damage, left: range, last: bytes, filler: bytes
+    own: Engine, root: Path, script: str, rotated: str, begin: int, size: int, left: range, last: bytes, filler: bytes
 ) -> None:
     name = own.run(script, *(ROTATED if rotated else ()))
     path = stored(own, name)
     path = path.with_name(path.name + rotated)
-    path.write_bytes(damage(path.read_bytes(), filler))
+    data = path.read_bytes()
+    path.write_bytes(data[:begin] + (filler * size)[:size] + (data[begin + size :] if size else b""))
     logs = own.docker("logs", name, check=False)
     lines = logs.stdout.splitlines()
     assert len(lines) in left
@@ -382,13 +342,10 @@ def test_a_log_is_short_when_rotation_took_its_beginning(
 # ---- what a container can be like
 
 
-def test_a_container_removed_between_listing_and_reading_is_told_as_gone(
-    engine: Engine, docker: str, folder: Path, root: Path
-) -> None:
+def test_a_container_removed_between_listing_and_reading_is_told_as_gone(engine: Engine, root: Path) -> None:
     gone, stays = engine.run("echo error", name="a"), engine.run("echo fatal", name="b")
     key = engine.fact(gone, "Id")
-    remove = f'case "$*" in *logs*{key}*) {docker} rm {key} >/dev/null 2>&1;; esac'
-    result = engine.read(root, PATH=put_command(folder, "docker", f'{remove}\nexec {docker} "$@"'))
+    result = engine.read(root, first=f'case "$*" in *logs*{key}*) docker rm {key} >/dev/null 2>&1;; esac')
     assert result.read == {gone: ("unreadable", 0), stays: ("whole", 1)}
     assert "removed before it could be read" in result.reason(gone)
     assert result.counted("errors", "critical") == (0, 1)
@@ -481,25 +438,20 @@ def swarm(own: Engine) -> Iterator[Engine]:
         own.docker("network", "rm", "docker_gwbridge", check=False)  # else it stays on the host
 
 
-def serve(engine: Engine, name: str, command: str, *options: str) -> str:
-    """Start a service; its name."""
+def serve(engine: Engine, name: str, command: str, *options: str, lines: int = 1) -> str:
+    """Start a service that says so many lines; its name."""
     name = f"{engine.prefix}-{name}"
     given = ("--detach", "--quiet", "--no-resolve-image", "--network", "host", "--restart-condition", "none")
     engine.docker("service", "create", "--name", name, *given, *options, IMAGE, "sh", "-c", command)
+    logs = ("service", "logs", "--raw", name)
+    wait_for(lambda: engine.docker(*logs, check=False).stdout.count(b"\n") >= lines, "the service does not run")
     return name
 
 
-def wait_for_lines(engine: Engine, service: str, count: int) -> None:
-    logs = ("service", "logs", "--raw", service)
-    wait_for(lambda: engine.docker(*logs, check=False).stdout.count(b"\n") >= count, "the service does not run")
-
-
 def test_a_service_is_read_once_and_its_tasks_containers_are_left_out(swarm: Engine, root: Path) -> None:
-    web = serve(swarm, "web", "echo error one; echo two; exec sleep 600", "--replicas", "2")
+    web = serve(swarm, "web", "echo error one; echo two; exec sleep 600", "--replicas", "2", lines=4)
     other = serve(swarm, "other", "echo fatal; exec sleep 600")
     alone = swarm.run("echo exception", name="alone")
-    wait_for_lines(swarm, web, 4)
-    wait_for_lines(swarm, other, 1)
     result = run(root, "--service", f"{swarm.prefix}-w*", DOCKER_HOST=swarm.host)
     assert result.read == {web: ("whole", 4)}
     assert result.counted("errors") == (2,)
@@ -515,8 +467,7 @@ def test_a_service_is_read_once_and_its_tasks_containers_are_left_out(swarm: Eng
 
 def test_a_service_whose_task_finds_no_node_is_told(swarm: Engine, root: Path) -> None:
     web = serve(swarm, "web", "echo error; exec sleep 600")
-    stuck = serve(swarm, "stuck", "echo never", "--constraint", "node.labels.none==here")
-    wait_for_lines(swarm, web, 1)
+    stuck = serve(swarm, "stuck", "echo never", "--constraint", "node.labels.none==here", lines=0)
     result = run(root, "--service", f"{swarm.prefix}-*", timeout_s=8, DOCKER_HOST=swarm.host)
     assert (result.read[web], result.read[stuck][1]) == (("whole", 1), 0)
     assert "stored log" not in result.reason(stuck)  # nothing is stored
@@ -532,11 +483,10 @@ def test_a_service_whose_task_finds_no_node_is_told(swarm: Engine, root: Path) -
     ids=["no manager", "a list of services that never comes", "a warning on standard output"],
 )
 def test_services_that_cannot_be_listed_and_warnings_leave_the_containers(
-    engine: Engine, docker: str, folder: Path, root: Path, command: str, arguments: tuple[str, ...], reason: str
+    engine: Engine, root: Path, command: str, arguments: tuple[str, ...], reason: str
 ) -> None:
     calm = engine.run("echo calm")
-    path = put_command(folder, "docker", f'{command}\nexec {docker} "$@"')
-    result = engine.read(root, *arguments, timeout_s=8, PATH=path)
+    result = engine.read(root, *arguments, timeout_s=8, first=command)
     unreadable = {name: ("unreadable", 0) for name in ("docker", "*") if reason}
     assert result.read == {calm: ("whole", 1), **unreadable}
     assert not reason or reason in result.reason("docker")
