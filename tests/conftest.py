@@ -348,9 +348,10 @@ def missing(what: str) -> NoReturn:
 
 @dataclass
 class Engine:
-    """A Docker Engine and the containers that a test made on it."""
+    """A Docker Engine, the containers that a test made on it, and the root folder of a run over them."""
 
     host: str
+    root: Path = Path()
     prefix: str = field(default_factory=lambda: f"qt-{uuid.uuid4().hex[:8]}")
     process: subprocess.Popen[bytes] | None = None
 
@@ -383,13 +384,13 @@ class Engine:
         """What the engine knows of a container, such as Id or State.Status."""
         return self.docker("inspect", "--format", f"{{{{.{field}}}}}", name).stdout.decode().strip()
 
-    def read(self, root: Path, *arguments: str, timeout_s: float = 20, first: str = "", **environ: str) -> Result:
+    def read(self, *arguments: str, timeout_s: float = 20, first: str = "", **environ: str) -> Result:
         """Run the program over the containers of this test; `first`: what its docker command does before all else."""
         every = ("--container", f"{self.prefix}-*", *arguments)
         if first:
             script = f"PATH='{os.environ['PATH']}'\n{first}\nexec docker \"$@\""
-            environ["PATH"] = put_command(root.parent, "docker", script)
-        return run(root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ)
+            environ["PATH"] = put_command(self.root.parent, "docker", script)
+        return run(self.root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ)
 
     def logs(self, name: str, *options: str) -> tuple[bytes, bytes]:
         """What the CLI gives for a container, on its two streams."""
@@ -467,9 +468,9 @@ def shared_engine(docker: str) -> Engine:  # noqa: ARG001
 
 
 @pytest.fixture
-def engine(shared_engine: Engine) -> Iterator[Engine]:
+def engine(shared_engine: Engine, root: Path) -> Iterator[Engine]:
     """The shared engine with a prefix for this test's containers, which are removed after it."""
-    mine = Engine(shared_engine.host)
+    mine = Engine(shared_engine.host, root)
     yield mine
     mine.clean()
 
@@ -482,9 +483,9 @@ def second_engine(docker: str) -> Iterator[Engine]:  # noqa: ARG001
 
 
 @pytest.fixture
-def own(second_engine: Engine) -> Iterator[Engine]:
+def own(second_engine: Engine, root: Path) -> Iterator[Engine]:
     """The second engine with a prefix for this test's containers, which are removed after it."""
-    mine = Engine(second_engine.host, process=second_engine.process)
+    mine = Engine(second_engine.host, root, process=second_engine.process)
     yield mine
     mine.clean()
 

@@ -58,17 +58,17 @@ def address(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     indirect=["address"],
 )
 def test_an_engine_that_cannot_be_reached_is_told_and_leaves_time_for_a_living_one(
-    engine: Engine, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str, below_s: float
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, address: str, reason: str, below_s: float
 ) -> None:
-    result = run(root, timeout_s=4, DOCKER_HOST=address)
+    result = run(engine.root, timeout_s=4, DOCKER_HOST=address)
     result.assert_nothing_was_read(f"docker: {reason}")
     assert result.seconds < below_s
-    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    monkeypatch.setenv("DOCKER_CONFIG", str(engine.root.parent))
     name = engine.run("echo error one; echo two")
     for context, host in (("alive", engine.host), ("dead", address)):
         engine.docker("context", "create", context, "--docker", f"host={host}")
     contexts = (word for name in ("none", "dead", "alive") for word in ("--context", name))
-    result = engine.read(root, *contexts, timeout_s=6)
+    result = engine.read(*contexts, timeout_s=6)
     assert result.read == {"none": ("unreadable", 0), "dead": ("unreadable", 0), f"alive/{name}": ("whole", 2)}
     assert "docker context ls" in result.reason("none")
     assert reason in result.reason("dead")
@@ -77,9 +77,9 @@ def test_an_engine_that_cannot_be_reached_is_told_and_leaves_time_for_a_living_o
     assert result.seconds < 6
 
 
-def test_a_forbidden_socket_is_told_as_one(engine: Engine, folder: Path, root: Path) -> None:
+def test_a_forbidden_socket_is_told_as_one(engine: Engine, folder: Path) -> None:
     engine.run("echo error")
-    result = run(root, argv=as_nobody(folder), DOCKER_HOST=engine.host, HOME=str(folder))
+    result = run(engine.root, argv=as_nobody(folder), DOCKER_HOST=engine.host, HOME=str(folder))
     result.assert_nothing_was_read("no permission for the Docker socket", "group docker")
     assert result.seconds < 3
 
@@ -87,10 +87,10 @@ def test_a_forbidden_socket_is_told_as_one(engine: Engine, folder: Path, root: P
 # ---- the daemon fails in mid-stream, or the run ends there
 
 
-def begin_to_read(engine: Engine, root: Path, timeout_s: float = 20) -> tuple[Run, str, str]:
+def begin_to_read(engine: Engine, timeout_s: float = 20) -> tuple[Run, str, str]:
     """A run that is in the middle of a big log, and the names of that container and of a small one."""
     small, big = engine.run("echo fatal; echo calm", name="a-small"), engine.run(FIREHOSE, name="b-big")
-    begun = Run(root, "--container", f"{engine.prefix}-*", timeout_s=timeout_s, DOCKER_HOST=engine.host)
+    begun = Run(engine.root, "--container", f"{engine.prefix}-*", timeout_s=timeout_s, DOCKER_HOST=engine.host)
     begun.wait_until_reading(engine.fact(big, "Id"))
     return begun, small, big
 
@@ -110,11 +110,9 @@ def assert_big_was_cut(result: Result, small: str, big: str, **others: tuple[str
         pytest.param(0, 2, "raise --timeout", id="more log than the time allows"),
     ],
 )
-def test_what_was_not_read_in_time_is_cut_and_told(
-    own: Engine, root: Path, number: int, timeout_s: int, reason: str
-) -> None:
+def test_what_was_not_read_in_time_is_cut_and_told(own: Engine, number: int, timeout_s: int, reason: str) -> None:
     assert own.process
-    begun, small, big = begin_to_read(own, root, timeout_s)
+    begun, small, big = begin_to_read(own, timeout_s)
     try:
         own.process.send_signal(number)
         result = begun.end()
@@ -130,8 +128,9 @@ def test_what_was_not_read_in_time_is_cut_and_told(
 def test_a_daemon_that_is_killed_in_mid_stream_costs_what_was_not_read(root: Path) -> None:
     with started_engine() as engine:
         assert engine.process
+        engine.root = root
         late = engine.run("echo never read", name="c-late")
-        begun, small, big = begin_to_read(engine, root)
+        begun, small, big = begin_to_read(engine)
         engine.process.kill()
         engine.process.wait(10)
         result = begun.end()
@@ -141,7 +140,7 @@ def test_a_daemon_that_is_killed_in_mid_stream_costs_what_was_not_read(root: Pat
     assert result.seconds < 12
 
 
-def test_a_wedged_container_costs_its_share_and_the_others_are_read(own: Engine, root: Path) -> None:
+def test_a_wedged_container_costs_its_share_and_the_others_are_read(own: Engine) -> None:
     a, wedged, c = (own.run("echo error; exec sleep 600", name=name, wait=False) for name in ("a", "b-wedged", "c"))
     containerd = int((Path(own.host.removeprefix("unix://")).parent / "exec/containerd/containerd.pid").read_text())
     os.kill(containerd, signal.SIGSTOP)
@@ -150,7 +149,7 @@ def test_a_wedged_container_costs_its_share_and_the_others_are_read(own: Engine,
         time.sleep(1)
         with pytest.raises(subprocess.TimeoutExpired):
             own.docker("inspect", wedged, timeout=1)
-        result = own.read(root, timeout_s=12)
+        result = own.read(timeout_s=12)
     finally:
         os.kill(containerd, signal.SIGCONT)
         stop.wait(30)
@@ -174,15 +173,14 @@ subprocess._fork_exec = fork_and_signal
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("forking", [False, True], ids=["in mid-stream", "while it starts a child"])
-def test_a_run_that_is_told_to_end_leaves_no_report_and_no_process(
-    engine: Engine, folder: Path, root: Path, number: signal.Signals, *, forking: bool
-) -> None:
+def test_a_run_that_is_told_to_end_leaves_nothing(engine: Engine, number: signal.Signals, *, forking: bool) -> None:
     if forking:
+        folder = engine.root.parent
         path = put_command(folder, "docker", "exec sleep 300")
         (folder / "sitecustomize.py").write_text(SIGNAL_AT_THE_FORK)  # a moment that is hardly met from outside
-        begun = Run(root, timeout_s=30, PATH=path, PYTHONPATH=str(folder), QT_TEST_SIGNAL=str(int(number)))
+        begun = Run(engine.root, timeout_s=30, PATH=path, PYTHONPATH=str(folder), QT_TEST_SIGNAL=str(int(number)))
     else:
-        begun, _, _ = begin_to_read(engine, root, timeout_s=60)
+        begun, _, _ = begin_to_read(engine, timeout_s=60)
         begun.process.send_signal(number)
     result = begun.end()
     assert result.code not in {0, 1}
@@ -201,44 +199,25 @@ def test_a_run_that_is_told_to_end_leaves_no_report_and_no_process(
         pytest.param('docker "$@"; sleep 300', "cut", 4, id="after a parent that was killed"),
     ],
 )
-def test_a_child_that_holds_the_pipe_is_not_waited_for(
-    engine: Engine, root: Path, ending: str, state: str, timeout_s: int
-) -> None:
+def test_a_child_that_holds_the_pipe_is_not_waited_for(engine: Engine, ending: str, state: str, timeout_s: int) -> None:
     name = engine.run("echo error one; echo two")
     holder = f'case "$*" in *--since*) sleep 300 & {ending};; esac'
-    result = engine.read(root, timeout_s=timeout_s, first=holder)
+    result = engine.read(timeout_s=timeout_s, first=holder)
     assert result.read == {name: (state, 2)}
     assert result.counted("errors") == (1,)
     assert result.seconds < 8
 
 
-def test_podmans_command_is_used_where_there_is_no_docker(
-    engine: Engine, docker: str, folder: Path, root: Path
-) -> None:
+def test_podmans_command_is_used_where_there_is_no_docker(engine: Engine, docker: str, folder: Path) -> None:
     name = engine.run("echo error; exit 7")
     put_command(folder, "podman", f'exec {docker} "$@"')
-    result = engine.read(root, PATH=str(folder / "bin"))
+    result = engine.read(PATH=str(folder / "bin"))
     assert result.read == {name: ("whole", 1)}
     assert result.counted("errors") == (1,)
     assert [container["exit_code"] for container in result.document["containers"]] == [7]
 
 
 # ---- what a container's log can be like
-
-
-@pytest.mark.parametrize(
-    ("driver", "reason"),
-    [("none", "logging driver keeps nothing"), ("journald", "journald, and this host has no journal")],
-)
-def test_a_logging_driver_that_keeps_nothing_is_told(engine: Engine, root: Path, driver: str, reason: str) -> None:
-    if driver == "journald" and Path("/run/systemd/journal/socket").exists():
-        pytest.skip("this host has a journal")
-    calm, name = engine.run("echo calm"), f"{engine.prefix}-lost"
-    engine.docker("create", "--network", "none", "--log-driver", driver, "--name", name, IMAGE, "echo", "error")
-    engine.docker("start", name, check=False)
-    result = engine.read(root)
-    assert result.read == {calm: ("whole", 1), name: ("unreadable", 0)}
-    assert reason in result.reason(name)
 
 
 def stored(engine: Engine, name: str) -> Path:
@@ -265,7 +244,7 @@ HUNDRED = 'for i in $(seq 100); do echo "{}"; usleep 2000; done'
     ],
 )
 def test_damage_of_a_stored_log_is_told(
-    own: Engine, root: Path, script: str, rotated: str, begin: int, size: int, left: range, last: bytes, filler: bytes
+    own: Engine, script: str, rotated: str, begin: int, size: int, left: range, last: bytes, filler: bytes
 ) -> None:
     name = own.run(script, *(ROTATED if rotated else ()))
     path = stored(own, name)
@@ -276,7 +255,7 @@ def test_damage_of_a_stored_log_is_told(
     lines = logs.stdout.splitlines()
     assert len(lines) in left
     assert logs.returncode or lines[-1].startswith(last)  # seldom the engine stops at a piece of a record
-    result = own.read(root)
+    result = own.read()
     assert result.read == {name: ("damaged", len(lines))}
     assert "damaged" in result.reason(name)
     assert result.counted("errors") == (sum(b"error" in line for line in lines),)
@@ -298,23 +277,33 @@ RECORD = b'{"log":"%b\\n","stream":"stdout","time":"2026-11-20T13:06:00Z"}\n'
     ids=["nothing", "half of one", "one with an accent", "the end of one", "zeros", "one that is no UTF-8"],
 )
 @pytest.mark.parametrize("records", [1, 40_000])
-def test_a_record_that_is_just_being_written_is_no_damage(
-    tmp_path: Path, records: int, tail: bytes, *, corrupt: bool
-) -> None:
+def test_a_record_being_written_is_no_damage(tmp_path: Path, records: int, tail: bytes, *, corrupt: bool) -> None:
     log = tmp_path / "x-json.log"
     log.write_bytes(RECORD % b"text" * records + tail)
     assert ala.has_corrupt_records(str(log), 0, time.monotonic() + 60) == corrupt
 
 
-@pytest.mark.parametrize("after", ["", "; exec sleep 600"], ids=["ended", "running"])  # an ended one's is made anew
-def test_a_deleted_log_is_told_and_not_taken_for_an_empty_one(own: Engine, root: Path, after: str) -> None:
-    calm = own.run("echo calm")
-    name = own.run(f"echo error{after}", wait=not after)
-    time.sleep(0.5)
-    stored(own, name).unlink()
-    result = own.read(root)
+@pytest.mark.parametrize(
+    ("driver", "after", "reason"),
+    [
+        ("none", "", "logging driver keeps nothing"),
+        ("journald", "", "journald, and this host has no journal"),
+        ("json-file", "", "stored log was deleted"),
+        ("json-file", "; exec sleep 600", "stored log was deleted"),  # that of one that ended is made anew
+    ],
+)
+def test_a_log_that_was_not_kept_is_told(own: Engine, driver: str, after: str, reason: str) -> None:
+    if driver == "journald" and Path("/run/systemd/journal/socket").exists():
+        pytest.skip("this host has a journal")
+    calm, name, options = own.run("echo calm"), f"{own.prefix}-lost", ("--network", "none", "--log-driver", driver)
+    own.docker("create", "--name", name, *options, IMAGE, "sh", "-c", f"echo error{after}")
+    own.docker("start", name, check=False)
+    if driver == "json-file":
+        time.sleep(1)
+        stored(own, name).unlink()
+    result = own.read()
     assert result.read == {calm: ("whole", 1), name: ("unreadable", 0)}
-    assert "stored log was deleted" in result.reason(name)
+    assert reason in result.reason(name)
 
 
 @pytest.mark.parametrize(
@@ -326,13 +315,11 @@ def test_a_deleted_log_is_told_and_not_taken_for_an_empty_one(own: Engine, root:
         pytest.param("seq 400000", 400_000, "short", id="more than those hold"),
     ],
 )
-def test_a_log_is_short_when_rotation_took_its_beginning(
-    engine: Engine, root: Path, command: str, last: int, state: str
-) -> None:
+def test_a_log_is_short_when_rotation_took_its_beginning(engine: Engine, command: str, last: int, state: str) -> None:
     name = engine.run(command, *ROTATED)
     first = int(engine.logs(name)[0].split(b"\n", 1)[0])
     assert (first > 1) is (state == "short")
-    result = engine.read(root)
+    result = engine.read()
     row = result.rows[name]
     assert result.read == {name: (state, last - first + 1)}
     assert ("max-size or max-file" in row["reason"]) is bool(row["reason"]) is (state == "short")
@@ -342,17 +329,17 @@ def test_a_log_is_short_when_rotation_took_its_beginning(
 # ---- what a container can be like
 
 
-def test_a_container_removed_between_listing_and_reading_is_told_as_gone(engine: Engine, root: Path) -> None:
+def test_a_container_removed_between_listing_and_reading_is_told_as_gone(engine: Engine) -> None:
     gone, stays = engine.run("echo error", name="a"), engine.run("echo fatal", name="b")
     key = engine.fact(gone, "Id")
-    result = engine.read(root, first=f'case "$*" in *logs*{key}*) docker rm {key} >/dev/null 2>&1;; esac')
+    result = engine.read(first=f'case "$*" in *logs*{key}*) docker rm {key} >/dev/null 2>&1;; esac')
     assert result.read == {gone: ("unreadable", 0), stays: ("whole", 1)}
     assert "removed before it could be read" in result.reason(gone)
     assert result.counted("errors", "critical") == (0, 1)
 
 
-def test_a_container_removed_in_mid_read_is_read_to_its_end(engine: Engine, root: Path) -> None:
-    begun, small, big = begin_to_read(engine, root, timeout_s=40)
+def test_a_container_removed_in_mid_read_is_read_to_its_end(engine: Engine) -> None:
+    begun, small, big = begin_to_read(engine, timeout_s=40)
     engine.docker("rm", big)
     assert begun.process.poll() is None
     result = begun.end()
@@ -360,22 +347,22 @@ def test_a_container_removed_in_mid_read_is_read_to_its_end(engine: Engine, root
     assert result.counted("errors") == (BIG,)
 
 
-def test_a_paused_container_and_one_never_started_are_shown_as_such(engine: Engine, root: Path) -> None:
+def test_a_paused_container_and_one_never_started_are_shown_as_such(engine: Engine) -> None:
     paused, created = engine.run("echo error; exec sleep 600", wait=False), f"{engine.prefix}-created"
     engine.docker("pause", paused)
     engine.docker("create", "--network", "none", "--name", created, IMAGE, "echo", "error")
-    result = engine.read(root)
+    result = engine.read()
     assert result.read == {paused: ("whole", 1), created: ("empty", 0)}
     assert result.counted("errors") == (1,)
     facts = {row["name"]: (row["status"], row["finished"]) for row in result.document["containers"]}
     assert facts == {paused: ("paused", None), created: ("created", None)}
 
 
-def test_a_container_in_a_restart_loop_is_read_and_its_restarts_are_told(engine: Engine, root: Path) -> None:
+def test_a_container_in_a_restart_loop_is_read_and_its_restarts_are_told(engine: Engine) -> None:
     name = engine.run("echo fatal; exit 3", "--restart", "always", wait=False)
     wait_for(lambda: int(engine.fact(name, "RestartCount")) >= 3, "it does not restart")
     before = engine.logs(name)[0].count(b"\n")
-    result = engine.read(root)
+    result = engine.read()
     after = engine.logs(name)[0].count(b"\n")
     lines = result.rows[name]["lines"]
     assert before <= lines <= after
@@ -391,11 +378,11 @@ def test_a_container_in_a_restart_loop_is_read_and_its_restarts_are_told(engine:
     assert first["text"].endswith(": `fatal`")  # its last words
 
 
-def test_a_container_killed_for_lack_of_memory_is_told(engine: Engine, root: Path) -> None:
+def test_a_container_killed_for_lack_of_memory_is_told(engine: Engine) -> None:
     if engine.docker("info", "--format", "{{.MemoryLimit}}").stdout.strip() != b"true":
         pytest.skip("this engine cannot limit memory")
     name = engine.run("echo begins; x=a; while true; do x=$x$x; done", "--memory", "20m")
-    result = engine.read(root)
+    result = engine.read()
     assert result.read == {name: ("whole", 1)}
     (container,) = result.document["containers"]
     assert (container["oom_killed"], container["exit_code"]) == (True, 137)
@@ -406,7 +393,7 @@ def test_a_container_killed_for_lack_of_memory_is_told(engine: Engine, root: Pat
     assert first["text"].endswith(": `begins`")  # it declared no problem: its last line
 
 
-def test_a_container_that_runs_and_fell_silent_is_told(engine: Engine, root: Path) -> None:
+def test_a_container_that_runs_and_fell_silent_is_told(engine: Engine) -> None:
     name, other = engine.run("sleep 600", wait=False), engine.run("echo fine")
     log = stored(engine, name)
     if not log.parent.is_dir():
@@ -415,7 +402,7 @@ def test_a_container_that_runs_and_fell_silent_is_told(engine: Engine, root: Pat
     hours = [f"{now - dt.timedelta(hours=hour):%Y-%m-%dT%H:%M:%S.%f}000Z" for hour in range(150, 40, -1)]
     records = ({"log": "tick\n", "stream": "stdout", "time": hour} for hour in hours)
     log.write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
-    result = engine.read(root)
+    result = engine.read()
     assert result.read == {name: ("whole", 110), other: ("whole", 1)}
     (silent,) = result.document["silent"]
     assert (silent["source"], silent["since"][:13]) == (name, hours[-1][:13])
@@ -448,27 +435,27 @@ def serve(engine: Engine, name: str, command: str, *options: str, lines: int = 1
     return name
 
 
-def test_a_service_is_read_once_and_its_tasks_containers_are_left_out(swarm: Engine, root: Path) -> None:
+def test_a_service_is_read_once_and_its_tasks_containers_are_left_out(swarm: Engine) -> None:
     web = serve(swarm, "web", "echo error one; echo two; exec sleep 600", "--replicas", "2", lines=4)
     other = serve(swarm, "other", "echo fatal; exec sleep 600")
     alone = swarm.run("echo exception", name="alone")
-    result = run(root, "--service", f"{swarm.prefix}-w*", DOCKER_HOST=swarm.host)
+    result = run(swarm.root, "--service", f"{swarm.prefix}-w*", DOCKER_HOST=swarm.host)
     assert result.read == {web: ("whole", 4)}
     assert result.counted("errors") == (2,)
-    both = swarm.read(root, "--service", web)
+    both = swarm.read("--service", web)
     (task,) = both.rows.keys() - {web, alone}
     assert task.startswith(f"{other}.1.")
     assert both.read == {web: ("whole", 4), alone: ("whole", 1), task: ("whole", 1)}
     assert both.counted("errors", "critical") == (3, 1)
-    without = swarm.read(root)
+    without = swarm.read()
     assert without.counted("lines") == (6,)
     assert len([name for name in without.rows if name.startswith(f"{web}.")]) == 2
 
 
-def test_a_service_whose_task_finds_no_node_is_told(swarm: Engine, root: Path) -> None:
+def test_a_service_whose_task_finds_no_node_is_told(swarm: Engine) -> None:
     web = serve(swarm, "web", "echo error; exec sleep 600")
     stuck = serve(swarm, "stuck", "echo never", "--constraint", "node.labels.none==here", lines=0)
-    result = run(root, "--service", f"{swarm.prefix}-*", timeout_s=8, DOCKER_HOST=swarm.host)
+    result = run(swarm.root, "--service", f"{swarm.prefix}-*", timeout_s=8, DOCKER_HOST=swarm.host)
     assert (result.read[web], result.read[stuck][1]) == (("whole", 1), 0)
     assert "stored log" not in result.reason(stuck)  # nothing is stored
 
@@ -483,10 +470,10 @@ def test_a_service_whose_task_finds_no_node_is_told(swarm: Engine, root: Path) -
     ids=["no manager", "a list of services that never comes", "a warning on standard output"],
 )
 def test_services_that_cannot_be_listed_and_warnings_leave_the_containers(
-    engine: Engine, root: Path, command: str, arguments: tuple[str, ...], reason: str
+    engine: Engine, command: str, arguments: tuple[str, ...], reason: str
 ) -> None:
     calm = engine.run("echo calm")
-    result = engine.read(root, *arguments, timeout_s=8, first=command)
+    result = engine.read(*arguments, timeout_s=8, first=command)
     unreadable = {name: ("unreadable", 0) for name in ("docker", "*") if reason}
     assert result.read == {calm: ("whole", 1), **unreadable}
     assert not reason or reason in result.reason("docker")
