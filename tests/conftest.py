@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -236,13 +236,16 @@ def background(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Run:
-    """The program in the background; whatever happens to it, it ends in time and leaves nothing behind."""
+    """The program in the background; whatever happens to it, it ends in time and leaves nothing behind.
+
+    `begin` stands before its command.
+    """
 
     def __init__(
-        self, root: Path, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = (), **environ: str
+        self, root: Path, *arguments: str, timeout_s: float = 20, begin: Sequence[str] = (), **environ: str
     ) -> None:
         self.root, self.timeout_s, self.mark = root, timeout_s, uuid.uuid4().hex
-        command = [*(argv or (sys.executable, str(REPO / "ai_log_analyzer.py"))), "--root", str(root)]
+        command = [*begin, sys.executable, str(REPO / "ai_log_analyzer.py"), "--root", str(root)]
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [*command, "--timeout", str(timeout_s), *arguments],
@@ -295,18 +298,9 @@ class Run:
         return result
 
 
-def run(root: Path, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = (), **environ: str) -> Result:
+def run(root: Path, *arguments: str, timeout_s: float = 20, begin: Sequence[str] = (), **environ: str) -> Result:
     """Run the program to its end."""
-    return Run(root, *arguments, timeout_s=timeout_s, argv=argv, **environ).end()
-
-
-def as_nobody(folder: Path) -> tuple[str, ...]:
-    """The command of a copy in an open folder, for somebody without any rights."""
-    setpriv, python = shutil.which("setpriv"), shutil.which("python3", path="/usr/bin")
-    if os.geteuid() != 0 or not setpriv or not python:
-        missing("root, setpriv and /usr/bin/python3 are needed to run as somebody else")
-    shutil.copy(REPO / "ai_log_analyzer.py", folder)
-    return setpriv, "--reuid", "nobody", "--clear-groups", python, f"{folder}/ai_log_analyzer.py"
+    return Run(root, *arguments, timeout_s=timeout_s, begin=begin, **environ).end()
 
 
 def executable(path: Path, script: str) -> None:
@@ -323,20 +317,13 @@ def put_command(folder: Path, name: str, text: str) -> str:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that is open to others, as pytest's own is not."""
-    folder = Path(tempfile.mkdtemp(prefix="qt-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def root(folder: Path) -> Path:
-    """The folder of a system, in which anybody may write."""
-    (folder / "root").mkdir()
-    (folder / "root").chmod(0o777)
-    return folder / "root"
+def root() -> Iterator[Path]:
+    """The folder of a system, in one that is the test's, too, and open to others, as pytest's is not."""
+    with tempfile.TemporaryDirectory(prefix="qt-") as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / "root"
+        root.mkdir()
+        yield root
 
 
 def missing(what: str) -> NoReturn:
@@ -390,7 +377,7 @@ class Engine:
         if first:
             script = f"PATH='{os.environ['PATH']}'\n{first}\nexec docker \"$@\""
             environ["PATH"] = put_command(self.root.parent, "docker", script)
-        return run(self.root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ)
+        return run(self.root, *every, timeout_s=timeout_s, begin=(), DOCKER_HOST=self.host, **environ)
 
     def logs(self, name: str, *options: str) -> tuple[bytes, bytes]:
         """What the CLI gives for a container, on its two streams."""
@@ -524,10 +511,10 @@ def without_root_power() -> list[str]:
     """What to put before a command so that permissions hold for it, too, when the tests run as root."""
     if os.geteuid():
         return []
-    if not shutil.which("setpriv"):
+    if not (setpriv := shutil.which("setpriv")):
         missing("setpriv is not installed (Debian: util-linux)")
     # Not as another user: the interpreter may stand where only root can read.
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    return [setpriv, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 
 
 def newest_run(root: Path) -> dict[str, Any]:

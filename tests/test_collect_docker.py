@@ -76,10 +76,10 @@ def test_a_container_is_counted_line_by_line(engine: Engine, script: str, option
     assert result.counted("lines", "errors", "critical") == found
 
 
-def test_the_clis_own_warning_is_no_log_line(engine: Engine, folder: Path) -> None:
+def test_the_clis_own_warning_is_no_log_line(engine: Engine, tmp_path: Path) -> None:
     name = engine.run("echo 'WARNING: Error parsing config file' >&2; echo ok")
-    (folder / "config.json").write_text("{ broken")
-    result = engine.read(DOCKER_CONFIG=str(folder))
+    (tmp_path / "config.json").write_text("{ broken")
+    result = engine.read(DOCKER_CONFIG=str(tmp_path))
     assert result.read == {name: ("whole", 2)}
     assert result.counted("warnings", "errors") == (1, 1)
 

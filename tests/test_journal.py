@@ -6,14 +6,13 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Engine, Result, as_nobody, background, missing, put_command, run, started_engine, wait_for
+from conftest import Engine, Result, background, missing, put_command, run, started_engine, wait_for
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 JOURNALCTL = shutil.which("journalctl")
@@ -54,7 +53,6 @@ class Journal:
     """A folder of journal files, and a run that finds in its PATH a journalctl for them, and no docker."""
 
     folder: Path
-    root: Path
     real: str  # the command that reads it
 
     def write(self, *entries: dict[str, str], name: str = "system") -> Path:
@@ -71,19 +69,18 @@ class Journal:
         path.chmod(0o644)
         return path
 
-    def run(self, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = ()) -> Result:
-        path = str(self.folder / "bin")
-        return run(self.root, *arguments, timeout_s=timeout_s, argv=argv, PATH=path, HOME=str(self.folder))
+    def run(self, *arguments: str, timeout_s: float = 20) -> Result:
+        return run(self.folder / "root", *arguments, timeout_s=timeout_s, PATH=f"{self.folder}/bin")
 
 
 @pytest.fixture
-def journal(folder: Path, root: Path) -> Journal:
+def journal(root: Path) -> Journal:
     if not JOURNALCTL or not REMOTE.exists():
         missing("journalctl or systemd-journal-remote is not installed (Debian: systemd-journal-remote)")
-    (folder / "journal").mkdir()
-    made = Journal(folder, root, f'{JOURNALCTL} --directory {folder}/journal "$@"')
-    put_command(folder, "journalctl", f"exec {made.real}")
-    return made
+    journal = Journal(root.parent, f'{JOURNALCTL} --directory {root.parent}/journal "$@"')
+    (journal.folder / "journal").mkdir()
+    put_command(journal.folder, "journalctl", f"exec {journal.real}")
+    return journal
 
 
 def test_without_docker_the_services_and_containers_that_the_journal_knows_are_read_once(journal: Journal) -> None:
@@ -167,14 +164,17 @@ def many(unit: str) -> list[dict[str, str]]:
 def test_a_part_of_the_journal_that_cannot_be_read_is_told_and_alone_is_no_healthy_system(
     journal: Journal, forbidden: bool, alone: str, beside: str
 ) -> None:
-    lost, argv = journal.write(*many("lost.service"), name="lost"), as_nobody(journal.folder) if forbidden else ()
+    lost, setpriv = journal.write(*many("lost.service"), name="lost"), shutil.which("setpriv")
     if forbidden:
+        if os.geteuid() or not setpriv:
+            missing("root and setpriv are needed to run journalctl as somebody without rights")
         lost.chmod(0o600)
+        put_command(journal.folder, "journalctl", f"exec {setpriv} --reuid nobody --clear-groups {journal.real}")
     else:
         os.truncate(lost, lost.stat().st_size // 3)
-    journal.run(argv=argv).assert_nothing_was_read(alone)
+    journal.run().assert_nothing_was_read(alone)
     journal.write(line("error"), line("calm"))
-    result = journal.run(argv=argv)
+    result = journal.run()
     assert result.read == {"nginx.service": ("whole", 2), "journal": ("unreadable", 0)}
     assert beside in result.reason("journal")
     assert result.counted("errors") == (1,)
@@ -278,15 +278,14 @@ def test_a_container_with_the_journald_driver_is_read_once(beside: Engine, insid
         pytest.skip("journald does not see the cgroup as a unit here")
     put_command(beside.root.parent, "journalctl", f'exec {JOURNALCTL} "$@"')
     stamps = [line[:26].decode() for stream in beside.logs(name, "-t") for line in stream.splitlines()]
-    argv = (*inside, sys.executable, str(REPO / "ai_log_analyzer.py"))
-    alone = run(beside.root, "--unit", "docker", argv=argv, DOCKER_HOST=beside.host)
+    alone = run(beside.root, "--unit", "docker", begin=inside, DOCKER_HOST=beside.host)
     assert alone.read == {"docker.service": ("whole", 1)}
     assert alone.counted("errors", "critical") == (1, 0)
     for arguments, path in (
         (("--container", "*", "--unit", "docker"), os.environ["PATH"]),
         ((), f"{beside.root.parent}/bin"),  # no docker
     ):
-        result = run(beside.root, *arguments, argv=argv, DOCKER_HOST=beside.host, PATH=path)
+        result = run(beside.root, *arguments, begin=inside, DOCKER_HOST=beside.host, PATH=path)
         assert result.read == {"docker.service": ("whole", 1), name: ("whole", 52)}
         assert result.counted("errors", "critical") == (2, 1)
         # The same times from the engine as from the journal, which has no nanoseconds.

@@ -7,13 +7,12 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from conftest import REPO, System, analyzer, background, missing, wait_for, without_root_power
+from conftest import System, analyzer, background, missing, run, wait_for, without_root_power
 
 TOOLS = ("prometheus", "prometheus-node-exporter", "promtool")
 CONFIG = """
@@ -114,10 +113,8 @@ def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read(tmp_path
     path = tmp_path / "qt.prom"
     path.write_text("quantum_run_success 1\n")
     path.chmod(0)
-    argv = [*without_root_power(), sys.executable, str(REPO / "ai_log_analyzer.py"), "--root", str(tmp_path)]
-    argv += ["--input", "absent", "--prometheus", str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    result = run(tmp_path, "--input", "absent", "--prometheus", str(path), begin=without_root_power())
+    assert (result.code, result.stderr.count("\n")) == (1, 1)
     assert "quantum_run_success 0" in path.read_text()
 
 
