@@ -236,10 +236,7 @@ def background(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Run:
-    """The program in the background; whatever happens to it, it ends in time and leaves nothing behind.
-
-    `begin` stands before its command.
-    """
+    """The program in the background, and what stands before its command; it ends in time and leaves nothing behind."""
 
     def __init__(
         self, root: Path, *arguments: str, timeout_s: float = 20, begin: Sequence[str] = (), **environ: str
@@ -264,14 +261,6 @@ class Run:
                 if self.mark.encode() in (folder / "environ").read_bytes():
                     found[int(folder.name)] = (folder / "cmdline").read_text().split("\0")[:-1]
         return found
-
-    def wait_until_reading(self, key: str) -> None:
-        """Until `docker logs` of a container has run for a while."""
-        reading = {"logs", "--since", key}
-        wait_for(
-            lambda: any(reading <= {*argv} for argv in self.processes().values()), "the container is not being read"
-        )
-        time.sleep(0.8)
 
     def end(self) -> Result:
         """Wait for its end, and check what holds for every run."""

@@ -88,7 +88,9 @@ def begin_to_read(engine: Engine, timeout_s: float = 20) -> tuple[Run, str, str]
     """A run that is in the middle of a big log, and the names of that container and of a small one."""
     small, big = engine.run("echo fatal; echo calm", name="a-small"), engine.run(FIREHOSE, name="b-big")
     begun = Run(engine.root, "--container", f"{engine.prefix}-*", timeout_s=timeout_s, DOCKER_HOST=engine.host)
-    begun.wait_until_reading(engine.fact(big, "Id"))
+    reading = {"logs", "--since", engine.fact(big, "Id")}
+    wait_for(lambda: any(reading <= {*argv} for argv in begun.processes().values()), "it is not being read")
+    time.sleep(0.8)
     return begun, small, big
 
 
