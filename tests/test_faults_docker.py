@@ -290,6 +290,7 @@ def test_a_record_being_written_is_no_damage(tmp_path: Path, records: int, tail:
         ("json-file", "", "stored log was deleted"),
         ("json-file", "; exec sleep 600", "stored log was deleted"),  # that of one that ended is made anew
     ],
+    ids=["driver none", "driver journald", "deleted when it had ended", "deleted while it runs"],
 )
 def test_a_log_that_was_not_kept_is_told(own: Engine, driver: str, after: str, reason: str) -> None:
     if driver == "journald" and Path("/run/systemd/journal/socket").exists():
