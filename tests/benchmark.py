@@ -7,9 +7,7 @@ memory. Makes its own data; the two cases with containers need an engine (DOCKER
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
-import json
 import math
 import os
 import platform
@@ -49,43 +47,41 @@ with open(sys.argv[1], encoding="utf-8", errors="replace") as file:
 """
 
 
+PAIRS = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
+# By weight. {n[9]} is a number to 9, {hex[8]} so many hexadecimal digits, {share} below 1.
+SERVICES = (
+    (30, "[{now:%Y-%m-%d %H:%M:%S},{n[999]:03}] [rlagent.policy] [INFO] {pair} action={n[4]} q={share:.5f}"),
+    (20, '{{"ts": "{now:%Y-%m-%dT%H:%M:%S.%f+00:00}", "level": "info", "logger": "exit_brain_v3.dynamic_executor", "msg": "position {hex[12]} held", "critical_distance": {share}}}'),
+    (15, "{now:%Y-%m-%dT%H:%M:%S.%f+00:00} INFO eventbus stream=quantum:ticks consumer={hex[8]} lag={n[300]}"),
+    (8, '10.1.{n[9]}.{n[250]} - - [{now:%d/%b/%Y:%H:%M:%S} +0000] "GET /api/orders/{hex[32]} HTTP/1.1" {status} {n[9000]} "-" "dashboard/3.2"'),
+    (5, "[{now:%Y-%m-%d %H:%M:%S},{n[999]:03}] [model_supervisor] [WARNING] drift {share:.4f} over {n[60]} windows"),
+    (3, '{now:%Y-%m-%d %H:%M:%S}.{n[999]:03} UTC [{n[99]}] ERROR:  relation "fills" does not exist'),
+    (1, "[{now:%Y-%m-%d %H:%M:%S},{n[999]:03}] [tp_optimizer] [ERROR] takeprofit {hex[16]} refused: code -{n[2200]}"),
+    (1, 'Traceback (most recent call last):\n  File "/app/feed.py", line 71, in pull\n    raise TimeoutError("no tick")\nTimeoutError: no tick'),
+)  # fmt: skip
+
+
+class Drawn:
+    """What is drawn anew whenever a template asks for it."""
+
+    def __init__(self, draw: Callable[[int], object]) -> None:
+        self.draw = draw
+
+    def __getitem__(self, size: int) -> object:
+        return self.draw(size)
+
+
 def service_lines(chance: random.Random) -> Iterator[str]:
     """A trading system's log without end, about 130 bytes a line."""
     now = dt.datetime(2026, 11, 16, 4, tzinfo=dt.UTC)
-    pairs = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
-
-    def hexadecimal(digits: int) -> str:
-        return f"{chance.getrandbits(4 * digits):0{digits}x}"
-
-    def bracketed(logger: str, level: str, text: str) -> str:
-        return f"[{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03d}] [{logger}] [{level}] {text}"
-
-    def access() -> str:
-        status, size = chance.choice([200, 200, 200, 304, 404, 502]), chance.randint(90, 9_000)
-        request = f'"GET /api/orders/{hexadecimal(32)} HTTP/1.1" {status} {size} "-" "dashboard/3.2"'
-        return f"10.1.{chance.randint(0, 9)}.{chance.randint(1, 250)} - - [{now:%d/%b/%Y:%H:%M:%S} +0000] {request}"
-
-    def decision() -> str:
-        row = {"ts": now.isoformat(), "level": "info", "logger": "exit_brain_v3.dynamic_executor"}
-        return json.dumps(row | {"msg": f"position {hexadecimal(12)} held", "critical_distance": chance.random()})
-
-    trace = (
-        'Traceback (most recent call last):\n  File "/app/feed.py", line 71, in pull\n    raise TimeoutError("no tick")'
-    )
-    makers: list[tuple[int, Callable[[], str]]] = [
-        (30, lambda: bracketed("rlagent.policy", "INFO", f"{chance.choice(pairs)} action={chance.randint(0, 4)} q={chance.random():.5f}")),
-        (20, decision),
-        (15, lambda: f"{now.isoformat()} INFO eventbus stream=quantum:ticks consumer={hexadecimal(8)} lag={chance.randint(0, 300)}"),
-        (8, access),
-        (5, lambda: bracketed("model_supervisor", "WARNING", f"drift {chance.random():.4f} over {chance.randint(2, 60)} windows")),
-        (3, lambda: f'{now:%Y-%m-%d %H:%M:%S}.{chance.randint(0, 999):03d} UTC [{chance.randint(20, 99)}] ERROR:  relation "fills" does not exist'),
-        (1, lambda: bracketed("tp_optimizer", "ERROR", f"takeprofit {hexadecimal(16)} refused: code -{chance.randint(1000, 2200)}")),
-        (1, lambda: f"{trace}\nTimeoutError: no tick"),
-    ]  # fmt: skip
-    kinds = [maker for weight, maker in makers for _ in range(weight)]
+    number = Drawn(lambda most: chance.randint(0, most))
+    digits = Drawn(lambda size: f"{chance.getrandbits(4 * size):0{size}x}")
+    kinds = [template for weight, template in SERVICES for _ in range(weight)]
     while True:
         now += dt.timedelta(milliseconds=chance.randint(1, 900))
-        yield chance.choice(kinds)()
+        pair, status = chance.choice(PAIRS), chance.choice([200, 200, 200, 304, 404, 502])
+        template, share = chance.choice(kinds), chance.random()
+        yield template.format(now=now, n=number, hex=digits, pair=pair, status=status, share=share)
 
 
 def random_lines(chance: random.Random) -> Iterator[str]:
@@ -118,22 +114,11 @@ class Spent:
     seconds: float
     megabytes: float  # at its peak
 
-    @property
-    def cells(self) -> tuple[str, str]:
-        return f"{self.seconds:.2f}", f"{self.megabytes:.0f}"
 
-
-def spent(argv: Sequence[str], stdin: Path | None = None, repeat: int = 0) -> Spent:
-    """Run a command to its end; `repeat`: it is given the file on standard input so many times."""
+def spent(argv: Sequence[str]) -> Spent:
+    """Run a command to its end."""
     began = time.perf_counter()
-    process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE if repeat else None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    if process.stdin and stdin:
-        for _ in range(repeat):
-            with stdin.open("rb") as file:
-                shutil.copyfileobj(file, process.stdin, 1 << 20)
-        process.stdin.close()
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -153,21 +138,20 @@ class Bench:
     folder: Path
     pairs: int
 
-    def ours(self, *arguments: str | Path, stdin: Path | None = None, repeat: int = 0) -> Spent:
-        """One run of the analyzer."""
-        root = Path(tempfile.mkdtemp(dir=self.folder))
-        return spent([*ANALYZER, "--root", str(root), *map(str, arguments)], stdin, repeat)
+    def ours(self, *arguments: str | Path, before: Sequence[str] = ()) -> Spent:
+        """One run of the analyzer, or of a command that starts it."""
+        root = tempfile.mkdtemp(dir=self.folder)
+        return spent([*before, *ANALYZER, "--root", root, *map(str, arguments)])
 
     def row(self, case: str, other: Callable[[], Spent], ours: Callable[[], Spent]) -> None:
         """Time two in turn. The case's name says of which seconds to which the ratio is."""
         speedup = case.endswith("/ ours")
         rows = [(other(), ours()) for _ in range(self.pairs)]
         ratios = sorted(a.seconds / b.seconds if speedup else b.seconds / a.seconds for a, b in rows)
-        seconds = [f"{statistics.median(row[which].seconds for row in rows):.2f}" for which in (0, 1)]
-        memory = (
-            f"{max(mine.megabytes for _, mine in rows):.0f}" if speedup else ""
-        )  # else the docker command's is larger
-        tell(case, f"{statistics.median(ratios):.2f}", f"{ratios[0]:.2f}–{ratios[-1]:.2f}", *seconds, memory)
+        seconds = (f"{statistics.median(row[which].seconds for row in rows):.2f}" for which in (0, 1))
+        peak = max(mine.megabytes for _, mine in rows)  # without a speedup the docker command's is larger
+        spread = f"{ratios[0]:.2f}–{ratios[-1]:.2f}"
+        tell(case, f"{statistics.median(ratios):.2f}", spread, *seconds, f"{peak:.0f}" if speedup else "")
 
     def file(self, name: str) -> None:
         """A row of FILES: a command that takes a file, in turn with ours over the same file."""
@@ -178,42 +162,32 @@ class Bench:
     def memory(self) -> None:
         """Peak memory, and how the time grows with the size."""
         base = written(self.folder / "base.log", service_lines(random.Random(5)), 10_000_000)
-        taken = {}
-        for megabytes in (10, 100, 300, 1_000, 3_000):
-            taken[megabytes] = self.ours("--input", "-", stdin=base, repeat=megabytes // 10)
-            tell(f"{megabytes:,} MB streamed", "", "", "", *taken[megabytes].cells)
-        exponent = math.log(taken[1_000].seconds / taken[10].seconds, 100)
-        tell("exponent of time over bytes, 10 MB to 1 GB", f"{exponent:.2f}", "", "", "", "")
         long = written(self.folder / "long.log", long_lines(random.Random(6)), 100_000_000)
+        seconds = {}
+        for megabytes in (10, 100, 300, 1_000, 3_000):
+            repeat = ["sh", "-c", f'for _ in $(seq {megabytes // 10}); do cat {base}; done | "$@"', "sh"]
+            run = self.ours("--input", "-", before=repeat)
+            tell(f"{megabytes:,} MB streamed", "", "", "", f"{run.seconds:.2f}", f"{run.megabytes:.0f}")
+            seconds[megabytes] = run.seconds
+        exponent = math.log(seconds[1_000] / seconds[10], 100)
+        tell("exponent of time over bytes, 10 MB to 1 GB", f"{exponent:.2f}", "", "", "", "")
         run = self.ours("--input", long)
-        tell("100 MB in lines of 15 MB", "", "", "", *run.cells)
+        tell("100 MB in lines of 15 MB", "", "", "", f"{run.seconds:.2f}", f"{run.megabytes:.0f}")
 
     def containers(self, name: str) -> None:
         """A row of CONTAINERS: so many of one size, against as many `docker logs` in a row."""
-        title, count, size = CONTAINERS[name]
-        with self.engine() as engine:
-            names = [self.spoken(engine, size) for _ in range(count)]
-            logs = ["sh", "-c", 'for name; do docker logs --since 1 "$name"; done', "sh", *names]
-            self.row(title, lambda: spent(logs), lambda: self.ours("--container", f"{engine.prefix}-*"))
-
-    @contextlib.contextmanager
-    def engine(self) -> Iterator[Engine]:
-        """The engine that DOCKER_HOST leads to; what was started there is removed."""
         engine = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
         if not shutil.which("docker") or engine.docker("version", check=False).returncode:
             raise SystemExit("no Docker Engine answers; set DOCKER_HOST, or name other cases")
         engine.load_image()
+        title, count, size = CONTAINERS[name]
+        file = written(self.folder / "data.log", service_lines(random.Random(7)), size)
         try:
-            yield engine
+            names = [engine.run("cat /data", "-v", f"{file}:/data:ro") for _ in range(count)]
+            logs = ["sh", "-c", 'for name; do docker logs --since 1 "$name"; done', "sh", *names]
+            self.row(title, lambda: spent(logs), lambda: self.ours("--container", f"{engine.prefix}-*"))
         finally:
             engine.clean()
-
-    def spoken(self, engine: Engine, size: int) -> str:
-        """A container that wrote so many bytes of service logs."""
-        file = self.folder / f"{size}.log"
-        if not file.exists():
-            written(file, service_lines(random.Random(7)), size)
-        return engine.run("cat /data", "-v", f"{file}:/data:ro")
 
 
 SEARCH = [sys.executable, "-c", PLAIN]

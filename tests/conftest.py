@@ -18,12 +18,12 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -63,10 +63,6 @@ class Request:
     @property
     def path(self) -> str:
         return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(urlsplit(self.target).query))
 
     @property
     def message(self) -> dict[str, Any]:
@@ -215,23 +211,39 @@ class Result:
             assert word in self.stderr
 
 
-def wait_for(met: Callable[[], object], otherwise: str, timeout_s: float = 20) -> None:
-    """Until this is so, which it must be in time."""
+def wait_for(met: Callable[[], Any], otherwise: str, timeout_s: float = 20) -> Any:
+    """What this gives as soon as it is something, which it must be in time."""
     end = time.monotonic() + timeout_s
-    while not met():
-        if time.monotonic() > end:
-            pytest.fail(otherwise)
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):  # what is not up yet
+            if found := met():
+                return found
         time.sleep(0.05)
+    pytest.fail(otherwise)
+
+
+@contextlib.contextmanager
+def background(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs meanwhile; it is ended whatever happens to it."""
+    process = subprocess.Popen(argv)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 class Run:
-    """The program in the background; whatever happens to it, it ends in time and leaves nothing behind."""
+    """The program in the background, and what stands before its command; it ends in time and leaves nothing behind."""
 
     def __init__(
-        self, root: Path, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = (), **environ: str
+        self, root: Path, *arguments: str, timeout_s: float = 20, begin: Sequence[str] = (), **environ: str
     ) -> None:
         self.root, self.timeout_s, self.mark = root, timeout_s, uuid.uuid4().hex
-        command = [*(argv or (sys.executable, str(REPO / "ai_log_analyzer.py"))), "--root", str(root)]
+        command = [*begin, sys.executable, str(REPO / "ai_log_analyzer.py"), "--root", str(root)]
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [*command, "--timeout", str(timeout_s), *arguments],
@@ -251,26 +263,16 @@ class Run:
                     found[int(folder.name)] = (folder / "cmdline").read_text().split("\0")[:-1]
         return found
 
-    def wait_until_reading(self, key: str) -> None:
-        """Until `docker logs` of a container has run for a while."""
-        reading = {"logs", "--since", key}
-        wait_for(
-            lambda: any(reading <= {*argv} for argv in self.processes().values()), "the container is not being read"
-        )
-        time.sleep(0.8)
-
     def end(self) -> Result:
         """Wait for its end, and check what holds for every run."""
         out, err = self.process.communicate(timeout=self.timeout_s + 30)
         seconds = time.monotonic() - self.began
         assert seconds < self.timeout_s + 3, out + err
-        for _ in range(10):  # what was killed may take a moment to go
-            if not (left := self.processes()):
-                break
-            time.sleep(0.1)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        assert left == {}
+        try:
+            wait_for(lambda: not self.processes(), "it left a process behind", 1)  # what was killed may take a moment
+        finally:
+            for pid in self.processes():
+                os.kill(pid, signal.SIGKILL)
         status = self.root / "status"
         assert status.exists(), err
         with (status / LOCK).open("w") as lock:
@@ -286,18 +288,9 @@ class Run:
         return result
 
 
-def run(root: Path, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = (), **environ: str) -> Result:
+def run(root: Path, *arguments: str, timeout_s: float = 20, begin: Sequence[str] = (), **environ: str) -> Result:
     """Run the program to its end."""
-    return Run(root, *arguments, timeout_s=timeout_s, argv=argv, **environ).end()
-
-
-def as_nobody(folder: Path) -> tuple[str, ...]:
-    """The command of a copy in an open folder, for somebody without any rights."""
-    setpriv, python = shutil.which("setpriv"), shutil.which("python3", path="/usr/bin")
-    if os.geteuid() != 0 or not setpriv or not python:
-        missing("root, setpriv and /usr/bin/python3 are needed to run as somebody else")
-    shutil.copy(REPO / "ai_log_analyzer.py", folder)
-    return setpriv, "--reuid", "nobody", "--clear-groups", python, f"{folder}/ai_log_analyzer.py"
+    return Run(root, *arguments, timeout_s=timeout_s, begin=begin, **environ).end()
 
 
 def executable(path: Path, script: str) -> None:
@@ -314,20 +307,13 @@ def put_command(folder: Path, name: str, text: str) -> str:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that is open to others, as pytest's own is not."""
-    folder = Path(tempfile.mkdtemp(prefix="qt-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def root(folder: Path) -> Path:
-    """The folder of a system, in which anybody may write."""
-    (folder / "root").mkdir()
-    (folder / "root").chmod(0o777)
-    return folder / "root"
+def root() -> Iterator[Path]:
+    """The folder of a system, in one that is the test's, too, and open to others, as pytest's is not."""
+    with tempfile.TemporaryDirectory(prefix="qt-") as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / "root"
+        root.mkdir()
+        yield root
 
 
 def missing(what: str) -> NoReturn:
@@ -339,9 +325,10 @@ def missing(what: str) -> NoReturn:
 
 @dataclass
 class Engine:
-    """A Docker Engine and the containers that a test made on it."""
+    """A Docker Engine, the containers that a test made on it, and the root folder of a run over them."""
 
     host: str
+    root: Path = Path()
     prefix: str = field(default_factory=lambda: f"qt-{uuid.uuid4().hex[:8]}")
     process: subprocess.Popen[bytes] | None = None
 
@@ -358,28 +345,29 @@ class Engine:
     def run(self, script: str, *options: str, name: str = "", wait: bool = True) -> str:
         """Start a container with a shell script, wait for its end; its name."""
         name = f"{self.prefix}-{name or uuid.uuid4().hex[:6]}"
-        arguments = ["run", "-d", "--network", "none", "--name", name, *options, IMAGE, "sh", "-c", script]
-        self.docker(*arguments)
+        self.docker("run", "-d", "--network", "none", "--name", name, *options, IMAGE, "sh", "-c", script)
         if wait:
             self.docker("wait", name)
         return name
 
-    def print(self, data: bytes, stderr: bytes = b"", name: str = "", after: str = "", options: str = "") -> str:
+    def print(self, data: bytes, stderr: bytes = b"", name: str = "", after: str = "") -> str:
         """A container that wrote exactly these bytes to its two streams."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "out").write_bytes(data)
             (Path(folder) / "err").write_bytes(stderr)
-            script = f"cat /data/out; cat /data/err >&2; {after}"
-            return self.run(script, "-v", f"{folder}:/data:ro", *options.split(), name=name)
+            return self.run(f"cat /data/out; cat /data/err >&2; {after}", "-v", f"{folder}:/data:ro", name=name)
 
     def fact(self, name: str, field: str) -> str:
         """What the engine knows of a container, such as Id or State.Status."""
         return self.docker("inspect", "--format", f"{{{{.{field}}}}}", name).stdout.decode().strip()
 
-    def read(self, root: Path, *arguments: str, timeout_s: float = 20, **environ: str) -> Result:
-        """Run the program over the containers of this test."""
+    def read(self, *arguments: str, timeout_s: float = 20, first: str = "", **environ: str) -> Result:
+        """Run the program over the containers of this test; `first`: what its docker command does before all else."""
         every = ("--container", f"{self.prefix}-*", *arguments)
-        return run(root, *every, timeout_s=timeout_s, argv=(), DOCKER_HOST=self.host, **environ)
+        if first:
+            script = f"PATH='{os.environ['PATH']}'\n{first}\nexec docker \"$@\""
+            environ["PATH"] = put_command(self.root.parent, "docker", script)
+        return run(self.root, *every, timeout_s=timeout_s, begin=(), DOCKER_HOST=self.host, **environ)
 
     def logs(self, name: str, *options: str) -> tuple[bytes, bytes]:
         """What the CLI gives for a container, on its two streams."""
@@ -399,46 +387,33 @@ class Engine:
         busybox = shutil.which("busybox")
         if not busybox:
             missing("busybox is not installed (Debian: busybox-static)")
-        applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
         with tempfile.TemporaryDirectory() as folder:
             commands = Path(folder) / "image" / "bin"
             commands.mkdir(parents=True)
-            shutil.copy(busybox, commands / "busybox")
-            for applet in set(applets) - {"busybox"}:
-                (commands / applet).symlink_to("busybox")
+            shutil.copy(busybox, commands)
+            subprocess.run([commands / "busybox", "--install", commands], check=True)
             self.docker("import", shutil.make_archive(f"{folder}/image", "tar", commands.parent), IMAGE)
 
 
 @contextlib.contextmanager
-def started_engine() -> Iterator[Engine]:
-    """An engine of one's own, which a test may stop, wedge or damage; only root can start one."""
+def started_engine(*begin: str) -> Iterator[Engine]:
+    """An engine of one's own, which a test may stop, wedge or damage; `begin` stands before its command."""
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         missing("no dockerd that could be started (root and docker.io are needed)")
     folder = Path(tempfile.mkdtemp(prefix="qt-"))
-    host, log = f"unix://{folder}/docker.sock", folder / "dockerd.log"
-    argv = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--data-root", f"{folder}/data"]
-    argv += ["--exec-root", f"{folder}/exec", "-p", f"{folder}/pid", "-H", host]
-    with log.open("wb") as file:
-        process = subprocess.Popen(argv, stdout=file, stderr=file)
-    engine = Engine(host, process=process)
+    argv = [*begin, "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level", "error"]
+    argv += ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "-p", f"{folder}/pid"]
+    host = f"unix://{folder}/docker.sock"
     try:
-        for _ in range(150):
-            if engine.docker("version", check=False).returncode == 0:
-                break
-            time.sleep(0.2)
-        else:
-            pytest.fail(f"dockerd did not start: {log.read_text()[-2000:]}")
-        engine.load_image()
-        yield engine
+        with background(*argv, "-H", host) as process:
+            engine = Engine(host, process=process)
+            wait_for(lambda: engine.docker("version", check=False).returncode == 0, "dockerd did not start", 30)
+            engine.load_image()
+            try:
+                yield engine
+            finally:
+                engine.clean()
     finally:
-        process.send_signal(signal.SIGCONT)  # in case a test stopped it
-        if process.poll() is None:
-            engine.clean()
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
         for mounted in ("data", "exec/netns/default"):  # the second by --network host
             subprocess.run(["umount", "-R", folder / mounted], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
@@ -470,9 +445,9 @@ def shared_engine(docker: str) -> Engine:  # noqa: ARG001
 
 
 @pytest.fixture
-def engine(shared_engine: Engine) -> Iterator[Engine]:
+def engine(shared_engine: Engine, root: Path) -> Iterator[Engine]:
     """The shared engine with a prefix for this test's containers, which are removed after it."""
-    mine = Engine(shared_engine.host)
+    mine = Engine(shared_engine.host, root)
     yield mine
     mine.clean()
 
@@ -485,9 +460,9 @@ def second_engine(docker: str) -> Iterator[Engine]:  # noqa: ARG001
 
 
 @pytest.fixture
-def own(second_engine: Engine) -> Iterator[Engine]:
+def own(second_engine: Engine, root: Path) -> Iterator[Engine]:
     """The second engine with a prefix for this test's containers, which are removed after it."""
-    mine = Engine(second_engine.host, process=second_engine.process)
+    mine = Engine(second_engine.host, root, process=second_engine.process)
     yield mine
     mine.clean()
 
@@ -526,10 +501,10 @@ def without_root_power() -> list[str]:
     """What to put before a command so that permissions hold for it, too, when the tests run as root."""
     if os.geteuid():
         return []
-    if not shutil.which("setpriv"):
+    if not (setpriv := shutil.which("setpriv")):
         missing("setpriv is not installed (Debian: util-linux)")
     # Not as another user: the interpreter may stand where only root can read.
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    return [setpriv, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 
 
 def newest_run(root: Path) -> dict[str, Any]:

@@ -6,39 +6,46 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Engine, Result, as_nobody, lines_of, missing, put_command, run, started_engine, wait_for
+from conftest import Engine, Result, background, missing, put_command, run, started_engine, wait_for
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 JOURNALCTL = shutil.which("journalctl")
 DAY_S = 86_400
 
 
-def line(message: str, unit: str = "nginx.service", age_s: float = 60, **fields: str) -> dict[str, str]:
+def line(message: str, unit: str = "nginx.service", age_s: float = 60) -> dict[str, str]:
     """A journal entry as a service's standard output makes it."""
     at = int((time.time() - age_s) * 1e6)
-    return {"__REALTIME_TIMESTAMP": str(at), "MESSAGE": message, "_SYSTEMD_UNIT": unit, "PRIORITY": "6", **fields}
+    return {"__REALTIME_TIMESTAMP": str(at), "MESSAGE": message, "_SYSTEMD_UNIT": unit, "PRIORITY": "6"}
 
 
 def contained(message: str, name: str, unit: str = "docker.service") -> dict[str, str]:
     """A journal entry as a container's logging driver makes it."""
-    return line(message, unit, CONTAINER_NAME=name, SYSLOG_IDENTIFIER="0123456789ab", _COMM="dockerd", PRIORITY="3")
+    fields = {"CONTAINER_NAME": name, "SYSLOG_IDENTIFIER": "0123456789ab", "_COMM": "dockerd", "PRIORITY": "3"}
+    return line(message, unit) | fields
 
 
-def daemon(message: str) -> dict[str, str]:
-    """A journal entry of dockerd's own."""
-    return line(message, "docker.service", SYSLOG_IDENTIFIER="dockerd", _COMM="dockerd")
-
-
-def manager(message: str, unit: str) -> dict[str, str]:
-    """What systemd itself says about a unit."""
-    return line(message, "init.scope", UNIT=unit, _PID="1", SYSLOG_IDENTIFIER="systemd")
+OF_DOCKERD = {"SYSLOG_IDENTIFIER": "dockerd", "_COMM": "dockerd"}
+OF_SYSTEMD = {"SYSLOG_IDENTIFIER": "systemd", "_PID": "1"}  # and of a unit
+MIXED = (
+    line("GET / 200"),
+    line("upstream failed"),
+    line("Started nginx.service", "init.scope") | OF_SYSTEMD | {"UNIT": "nginx.service"},
+    line("a\nerror in two lines", "api.service"),
+    line("API listen on /run/docker.sock", "docker.service") | OF_DOCKERD,
+    line("error: dockerd's own", "docker.service") | OF_DOCKERD,
+    line("docker.service: Scheduled restart job", "init.scope") | OF_SYSTEMD | {"UNIT": "docker.service"},
+    contained("fatal", "web"),
+    contained("exception", "web"),
+    contained("-- No entries --", "db"),
+    line("session opened", "session-1.scope"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,6 @@ class Journal:
     """A folder of journal files, and a run that finds in its PATH a journalctl for them, and no docker."""
 
     folder: Path
-    root: Path
     real: str  # the command that reads it
 
     def write(self, *entries: dict[str, str], name: str = "system") -> Path:
@@ -59,40 +65,22 @@ class Journal:
                 export += data + b"\n"
             export += b"\n"
         path = self.folder / "journal" / f"{name}.journal"
-        (self.folder / "export").write_bytes(export)
-        command: list[str | Path] = [REMOTE, "--output", path, self.folder / "export"]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([REMOTE, "--output", path, "-"], input=export, check=True, capture_output=True)
         path.chmod(0o644)
         return path
 
-    def run(self, *arguments: str, timeout_s: float = 20, argv: tuple[str, ...] = ()) -> Result:
-        path = str(self.folder / "bin")
-        return run(self.root, *arguments, timeout_s=timeout_s, argv=argv, PATH=path, HOME=str(self.folder))
+    def run(self, *arguments: str, timeout_s: float = 20) -> Result:
+        return run(self.folder / "root", *arguments, timeout_s=timeout_s, PATH=f"{self.folder}/bin")
 
 
 @pytest.fixture
-def journal(folder: Path, root: Path) -> Journal:
+def journal(root: Path) -> Journal:
     if not JOURNALCTL or not REMOTE.exists():
         missing("journalctl or systemd-journal-remote is not installed (Debian: systemd-journal-remote)")
-    (folder / "journal").mkdir()
-    made = Journal(folder, root, f'{JOURNALCTL} --directory {folder}/journal "$@"')
-    put_command(folder, "journalctl", f"exec {made.real}")
-    return made
-
-
-MIXED = (
-    line("GET / 200"),
-    line("upstream failed"),
-    manager("Started nginx.service", "nginx.service"),
-    line("a\nerror in two lines", "api.service"),
-    daemon("API listen on /run/docker.sock"),
-    daemon("error: dockerd's own"),
-    manager("docker.service: Scheduled restart job", "docker.service"),
-    contained("fatal", "web"),
-    contained("exception", "web"),
-    contained("-- No entries --", "db"),
-    line("session opened", "session-1.scope"),
-)
+    journal = Journal(root.parent, f'{JOURNALCTL} --directory {root.parent}/journal "$@"')
+    (journal.folder / "journal").mkdir()
+    put_command(journal.folder, "journalctl", f"exec {journal.real}")
+    return journal
 
 
 def test_without_docker_the_services_and_containers_that_the_journal_knows_are_read_once(journal: Journal) -> None:
@@ -135,16 +123,11 @@ def test_a_containers_lines_are_not_counted_for_its_unit_too(journal: Journal, u
 )
 def test_only_the_named_units_are_read(journal: Journal, globs: tuple[str, ...], lines: dict[str, int]) -> None:
     journal.write(*MIXED)
-    result = journal.run(*(word for glob in globs for word in ("--unit", glob)))
-    assert result.read == {name: ("whole", count) for name, count in lines.items()}
-
-
-def test_with_docker_there_too_named_units_are_read_from_the_journal_alone(journal: Journal) -> None:
-    put_command(journal.folder, "docker", "exit 1")
-    journal.write(*MIXED)
-    result = journal.run("--unit", "api")
-    assert result.read == {"api.service": ("whole", 2)}
-    assert result.counted("errors") == (1,)
+    for _ in ("without docker", "with one that fails"):
+        result = journal.run(*(word for glob in globs for word in ("--unit", glob)))
+        assert result.read == {name: ("whole", count) for name, count in lines.items()}
+        assert result.counted("errors") == (len(lines.keys() - {"init.scope", "session-1.scope"}),)
+        put_command(journal.folder, "docker", "exit 1")
 
 
 def test_a_glob_that_names_no_unit_is_told_and_alone_is_no_healthy_system(journal: Journal) -> None:
@@ -181,14 +164,17 @@ def many(unit: str) -> list[dict[str, str]]:
 def test_a_part_of_the_journal_that_cannot_be_read_is_told_and_alone_is_no_healthy_system(
     journal: Journal, forbidden: bool, alone: str, beside: str
 ) -> None:
-    lost, argv = journal.write(*many("lost.service"), name="lost"), as_nobody(journal.folder) if forbidden else ()
+    lost, setpriv = journal.write(*many("lost.service"), name="lost"), shutil.which("setpriv")
     if forbidden:
+        if os.geteuid() or not setpriv:
+            missing("root and setpriv are needed to run journalctl as somebody without rights")
         lost.chmod(0o600)
+        put_command(journal.folder, "journalctl", f"exec {setpriv} --reuid nobody --clear-groups {journal.real}")
     else:
         os.truncate(lost, lost.stat().st_size // 3)
-    journal.run(argv=argv).assert_nothing_was_read(alone)
+    journal.run().assert_nothing_was_read(alone)
     journal.write(line("error"), line("calm"))
-    result = journal.run(argv=argv)
+    result = journal.run()
     assert result.read == {"nginx.service": ("whole", 2), "journal": ("unreadable", 0)}
     assert beside in result.reason("journal")
     assert result.counted("errors") == (1,)
@@ -214,9 +200,7 @@ def test_a_journal_damaged_inside_is_told(journal: Journal) -> None:
     ],
     ids=["no journal", "no journalctl", "one that never answers"],
 )
-def test_no_journal_is_no_healthy_system(
-    journal: Journal, command: str, reason: str, arguments: tuple[str, ...]
-) -> None:
+def test_no_journal_is_told_as_such(journal: Journal, command: str, reason: str, arguments: tuple[str, ...]) -> None:
     if command.startswith("exec"):
         put_command(journal.folder, "journalctl", command)
     elif not command:
@@ -244,19 +228,6 @@ exec {JOURNALD}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """An engine beside a journald, in a mount namespace with a /run of its own."""
-
-    engine: Engine
-    inside: tuple[str, ...]  # begins a command that is to run there
-
-    def say_as_dockerd(self, text: str) -> None:
-        """Write to the journal as docker.service does."""
-        command = [*self.inside, "sh", "-c", f"{ENTER_CGROUP}; (echo '{text}'; sleep 1) | systemd-cat -t dockerd"]
-        subprocess.run(command, check=True)
-
-
 # journald knows a process's unit by its cgroup.
 CGROUPS = [
     Path(folder) / "system.slice/docker.service"
@@ -267,7 +238,8 @@ ENTER_CGROUP = "; ".join(f"echo $$ >{group}/cgroup.procs" for group in CGROUPS)
 
 
 @pytest.fixture
-def host(docker: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:  # noqa: ARG001
+def inside(docker: str) -> Iterator[tuple[str, ...]]:  # noqa: ARG001
+    """What begins a command in a mount namespace with a /run of its own, in which a journald runs."""
     tools = ("unshare", "nsenter", "dockerd", "journalctl")
     if os.geteuid() != 0 or not all(map(shutil.which, tools)) or not JOURNALD.exists():
         missing("root, unshare, nsenter, dockerd and systemd-journald are needed")
@@ -278,46 +250,42 @@ def host(docker: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             group.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         pytest.skip(f"no cgroup can be made: {error}")
-    journald = subprocess.Popen(["unshare", "-m", "sh", "-c", NAMESPACE])
-    inside = (str(shutil.which("nsenter")), "-t", str(journald.pid), "-m")
-    try:
+    with background("unshare", "-m", "sh", "-c", NAMESPACE) as journald:
+        inside = (str(shutil.which("nsenter")), "-t", str(journald.pid), "-m")
         there = [*inside, "test", "-S", "/run/systemd/journal/socket"]
         wait_for(lambda: subprocess.run(there, check=False).returncode == 0, "journald does not start")
-        real = shutil.which("dockerd")
-        path = put_command(folder, "dockerd", f'{ENTER_CGROUP}\nexec {" ".join(inside)} {real} "$@"')
-        with monkeypatch.context() as patched:
-            patched.setenv("PATH", path)
-            with started_engine() as engine:
-                yield Host(engine, inside)
-    finally:
-        journald.terminate()
-        journald.wait(10)
-        for group in CGROUPS:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                group.parent.rmdir()
+        yield inside
+    for group in CGROUPS:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            group.parent.rmdir()
 
 
-def test_a_container_with_the_journald_driver_is_read_once(host: Host, tmp_path: Path) -> None:
-    name = host.engine.run("seq 50; echo error one; echo fatal >&2", "--log-driver", "journald")
-    host.say_as_dockerd("error of dockerd itself")
-    known = subprocess.run([*host.inside, "journalctl", "-F", "_SYSTEMD_UNIT"], capture_output=True, check=True).stdout
+@pytest.fixture
+def beside(inside: tuple[str, ...], root: Path) -> Iterator[Engine]:
+    """An engine beside that journald."""
+    with started_engine("sh", "-c", f'{ENTER_CGROUP}; exec {" ".join(inside)} "$@"', "sh") as engine:
+        engine.root = root
+        yield engine
+
+
+def test_a_container_with_the_journald_driver_is_read_once(beside: Engine, inside: tuple[str, ...]) -> None:
+    name = beside.run("seq 50; echo error one; echo fatal >&2", "--log-driver", "journald")
+    say = "(echo error of dockerd itself; sleep 1) | systemd-cat -t dockerd"
+    subprocess.run([*inside, "sh", "-c", f"{ENTER_CGROUP}; {say}"], check=True)
+    known = subprocess.run([*inside, "journalctl", "-F", "_SYSTEMD_UNIT"], capture_output=True, check=True).stdout
     if b"docker.service" not in known:
         pytest.skip("journald does not see the cgroup as a unit here")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "journalctl").symlink_to(str(JOURNALCTL))
-    stamps = [line[:26].decode() for stream in host.engine.logs(name, "-t") for line in lines_of(stream)]
-    argv = (*host.inside, sys.executable, str(REPO / "ai_log_analyzer.py"))
+    put_command(beside.root.parent, "journalctl", f'exec {JOURNALCTL} "$@"')
+    stamps = [line[:26].decode() for stream in beside.logs(name, "-t") for line in stream.splitlines()]
+    alone = run(beside.root, "--unit", "docker", begin=inside, DOCKER_HOST=beside.host)
+    assert alone.read == {"docker.service": ("whole", 1)}
+    assert alone.counted("errors", "critical") == (1, 0)
     for arguments, path in (
         (("--container", "*", "--unit", "docker"), os.environ["PATH"]),
-        (("--unit", "docker"), os.environ["PATH"]),
-        ((), str(tmp_path / "bin")),  # no docker
+        ((), f"{beside.root.parent}/bin"),  # no docker
     ):
-        result = run(tmp_path, *arguments, argv=argv, DOCKER_HOST=host.engine.host, PATH=path)
-        if arguments == ("--unit", "docker"):
-            assert result.read == {"docker.service": ("whole", 1)}
-            assert result.counted("errors", "critical") == (1, 0)
-            continue
+        result = run(beside.root, *arguments, begin=inside, DOCKER_HOST=beside.host, PATH=path)
         assert result.read == {"docker.service": ("whole", 1), name: ("whole", 52)}
         assert result.counted("errors", "critical") == (2, 1)
         # The same times from the engine as from the journal, which has no nanoseconds.

@@ -7,15 +7,12 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
-from conftest import REPO, System, analyzer, missing, without_root_power
+from conftest import System, analyzer, background, missing, run, wait_for, without_root_power
 
 TOOLS = ("prometheus", "prometheus-node-exporter", "promtool")
 CONFIG = """
@@ -74,29 +71,18 @@ def queries(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))
     commands = (
         [TOOLS[1], "--collector.disable-defaults", "--collector.textfile", f"--web.listen-address=127.0.0.1:{node}",
-         f"--collector.textfile.directory={tmp_path}/text"],
+         f"--collector.textfile.directory={tmp_path}/text", "--log.level=error"],
         [TOOLS[0], f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-         f"--web.listen-address=127.0.0.1:{server}"],
+         f"--web.listen-address=127.0.0.1:{server}", "--log.level=error"],
     )  # fmt: skip
-    with ExitStack() as stack:
-        for command in commands:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait, 20)
-            stack.callback(process.terminate)
+    with background(*commands[0]), background(*commands[1]):
         yield f"http://127.0.0.1:{server}/api/v1/query"
 
 
 def asked(url: str, query: str) -> list[float]:
     """The values that Prometheus has, once it has any."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            if rows := requests.get(url, {"query": query}, timeout=5).json()["data"]["result"]:
-                return [float(row["value"][1]) for row in rows]
-        except OSError:
-            pass
-        time.sleep(0.3)
-    pytest.fail(f"nothing came for {query}")
+    rows = wait_for(lambda: requests.get(url, {"query": query}, timeout=5).json()["data"]["result"], query, 30)
+    return [float(row["value"][1]) for row in rows]
 
 
 def test_prometheus_knows_what_a_run_found(export: Path, queries: str) -> None:
@@ -127,10 +113,8 @@ def test_a_failed_run_is_told_even_if_the_earlier_export_cannot_be_read(tmp_path
     path = tmp_path / "qt.prom"
     path.write_text("quantum_run_success 1\n")
     path.chmod(0)
-    argv = [*without_root_power(), sys.executable, str(REPO / "ai_log_analyzer.py"), "--root", str(tmp_path)]
-    argv += ["--input", "absent", "--prometheus", str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    result = run(tmp_path, "--input", "absent", "--prometheus", str(path), begin=without_root_power())
+    assert (result.code, result.stderr.count("\n")) == (1, 1)
     assert "quantum_run_success 0" in path.read_text()
 
 

@@ -65,23 +65,23 @@ tr '\\0' B; echo ERROR on the edge; yes C | tr -d '\\n' | head -c 32768; echo; e
 
 
 @pytest.mark.parametrize("options", [(), ("-t",)], ids=["two streams", "tty"])
-def test_long_and_glued_lines_count_as_without_stamps(engine: Engine, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_long_and_glued_lines_count_as_without_stamps(engine: Engine, options: tuple[str, ...]) -> None:
     name = run_twice(engine, SPOKEN, *options)
     plain = engine.logs(name)
     assert any(b"unfinished AAAA" in stream for stream in plain)
-    result = engine.read(tmp_path)
+    result = engine.read()
     assert result.document["metrics"] | result.document["subsystems"] == slow_counts(*plain)
     problems = {problem["template"]: problem["count"] for problem in result.document["problems"]}
     assert problems["one"] == problems["two"] == 2
     assert sum(problems.values()) == assert_times(engine, name, result).total() == 4
 
 
-def test_the_driver_local_drops_a_newline_and_the_border_counts(engine: Engine, tmp_path: Path) -> None:
+def test_the_driver_local_drops_a_newline_and_the_border_counts(engine: Engine) -> None:
     script = "yes A | tr -d '\\n' | head -c 40000; echo; echo ERROR next; seq 3; printf 'unfinished '"
     name = run_twice(engine, script, "--log-driver", "local")
     plain, stamped = engine.logs(name)[0], engine.logs(name, "-t")[0]
     assert plain.count(b"AERROR next") == 2  # one line without stamps
-    result = engine.read(tmp_path)
+    result = engine.read()
     # long, next, 1, 2, 3; unfinished + long, next, 1, 2, 3, unfinished
     assert result.counted("lines", "errors") == (11, 2)
     assert plain.count(b"\n") + 2 + 1 == 11
@@ -112,10 +112,10 @@ SET_BACK = [(hours_ago, "stdout", "ERROR disk full") for hours_ago in (5, 4, 4.5
 
 
 @pytest.mark.parametrize("entries", [SIX_DAYS, SET_BACK], ids=["six days", "a clock that was set back"])
-def test_hours_days_first_and_last_are_those_of_a_slow_count(own: Engine, tmp_path: Path, entries: list[Entry]) -> None:
+def test_hours_days_first_and_last_are_those_of_a_slow_count(own: Engine, entries: list[Entry]) -> None:
     name, times = crafted(own, entries)
     assert sum(len(lines_of(stream)) for stream in own.logs(name)) == len(entries)
-    result = own.read(tmp_path)
+    result = own.read()
     assert_times(own, name, result)
     assert len(result.document["problems"]) == len(times.keys() - {"INFO"})
     for problem in result.document["problems"]:
@@ -124,11 +124,11 @@ def test_hours_days_first_and_last_are_those_of_a_slow_count(own: Engine, tmp_pa
         assert problem["days"] == Counter(time[:10] for time in mine)
 
 
-def test_what_the_cli_says_behind_an_unfinished_line_is_not_part_of_it(own: Engine, tmp_path: Path) -> None:
+def test_what_the_cli_says_behind_an_unfinished_line_is_not_part_of_it(own: Engine) -> None:
     name = run_twice(own, "if [ -e x ]; then echo ERROR next >&2; else touch x; echo one; printf unfinished >&2; fi")
     path = Path(own.fact(name, "LogPath"))
     path.write_bytes(path.read_bytes()[:-30])
-    result = own.read(tmp_path)
+    result = own.read()
     assert result.read == {name: ("damaged", 2)}
     assert result.counted("errors") == (0,)
 
@@ -146,16 +146,16 @@ def test_the_command_of_a_problem_finds_its_line(own: Engine, tmp_path: Path) ->
     hostile = f'it\'s "$(touch {tmp_path}/owned)" `id` | ; & \\ end'
     texts = ["INFO before", f"ERROR {hostile}", "INFO after"]
     crafted(own, [(5, "stdout", "INFO long ago"), *((3 - n / 3600, "stdout", text) for n, text in enumerate(texts))])
-    assert own.read(tmp_path).document["problems"][0]["count"] == 1
-    command = first_command(tmp_path)
+    assert own.read().document["problems"][0]["count"] == 1
+    command = first_command(own.root)
     assert len(command) <= 160
     assert in_a_shell(f"export DOCKER_HOST={own.host}; {command}") == texts
     assert not (tmp_path / "owned").exists()
 
 
-def test_the_peak_names_its_main_problem_and_what_docker_knows(engine: Engine, tmp_path: Path) -> None:
+def test_the_peak_names_its_main_problem_and_what_docker_knows(engine: Engine) -> None:
     name = engine.run("seq 5 | while read i; do echo ERROR disk full; done; echo ERROR other; exit 3", name="db")
-    report = engine.read(tmp_path).report.decode()
+    report = engine.read().report.decode()
     (line,) = [line for line in report.splitlines() if line.startswith("- Peak: ")]
     assert f"with 6 event(s) in `{name}`" in line
     assert "\n- 5 of them: `disk full`\n" in report
@@ -164,15 +164,15 @@ def test_the_peak_names_its_main_problem_and_what_docker_knows(engine: Engine, t
     assert f"ended (exit code 3) at {facts['FinishedAt'][11:16]}" in report
 
 
-def test_the_last_line_that_a_later_start_went_on_with_is_found(engine: Engine, tmp_path: Path) -> None:
+def test_the_last_line_that_a_later_start_went_on_with_is_found(engine: Engine) -> None:
     name = run_twice(engine, "printf 'hello ERROR '")
-    assert engine.read(tmp_path).read == {name: ("whole", 1)}
+    assert engine.read().read == {name: ("whole", 1)}
 
 
-def test_a_later_time_in_the_text_is_text_when_the_container_did_not_start_anew(engine: Engine, tmp_path: Path) -> None:
+def test_a_later_time_in_the_text_is_text_when_the_container_did_not_start_anew(engine: Engine) -> None:
     script = 'echo "next=$(date -u +%Y-%m-%dT%H:%M:%S -d @$(($(date +%s)+1))).000000000Z level=info retry after error"'
     name = engine.run(f"sleep 1.2; {script}; sleep 2.5; echo INFO done")
-    document = engine.read(tmp_path).document
+    document = engine.read().document
     assert document["metrics"] | document["subsystems"] == slow_counts(*engine.logs(name))
     assert document["problems"] == []
 
