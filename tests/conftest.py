@@ -549,3 +549,26 @@ def date_back(root: Path, date: str) -> None:
     """Make the run of today one of an earlier day, so that the next one is compared with it."""
     (path,) = (root / "status").glob(f"health_{dt.datetime.now(dt.UTC):%Y-%m-%d}_input.json")
     path.rename(path.with_name(f"health_{date}_input.json"))
+
+
+def rows_of(name: str) -> list[str]:
+    """The rows of a data file beside the tests."""
+    return (REPO / "tests" / name).read_text(encoding="utf-8").splitlines()
+
+
+def shell(folder: Path, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """What somebody does in a folder, with a git of their own; it must go well."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    who = dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "EMAIL"), "t@example.invalid")
+    env = {**clean, **who, "GIT_ALLOW_PROTOCOL": "file", **environ}
+    done = subprocess.run(["sh", "-ec", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def deployed(root: Path) -> Path:
+    """A system's folder, whose tools/ holds both scripts."""
+    (root / "tools").mkdir(parents=True)
+    for name in ("ai_log_analyzer.py", "weekly_self_heal.py"):
+        shutil.copy(REPO / name, root / "tools")
+    return root
