@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Web
+from conftest import Web, deployed, shell
 
 LOG = ["2026-11-20 10:00:00 ERROR order refused"] * 60 + ["2026-11-20 10:05:00 FATAL margin call"] * 2
 
@@ -20,22 +20,12 @@ LOG = ["2026-11-20 10:00:00 ERROR order refused"] * 60 + ["2026-11-20 10:05:00 F
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system's folder, whose tools/ holds both scripts, with two reports."""
-    root = tmp_path_factory.mktemp("system")
-    (root / "tools").mkdir()
-    for name in ("ai_log_analyzer.py", "weekly_self_heal.py"):
-        shutil.copy(REPO / name, root / "tools" / name)
+    root = deployed(tmp_path_factory.mktemp("system"))
     (root / "app.log").write_text("\n".join(LOG))
-    assert sh(root, f"{sys.executable} tools/ai_log_analyzer.py --quiet --input app.log") == ""
-    (report,) = (root / "status").glob("WEEKLY*")
-    shutil.copy(report, root / "status" / "WEEKLY_HEALTH_REPORT_2026-11-02.md")
+    done = shell(root, f"{sys.executable} tools/ai_log_analyzer.py --quiet --input app.log")
+    assert (done.stdout, done.stderr) == ("", "")
+    shell(root, "cp status/WEEKLY* status/WEEKLY_HEALTH_REPORT_2026-11-02.md")
     return root
-
-
-def sh(folder: Path, command: str, **environ: str) -> str:
-    env = {**os.environ, **environ}
-    done = subprocess.run(["sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 END = ".*Changed Problems.*Top Problems.*order refused.*Detected Anomalies.*System Intelligence.*"
@@ -64,7 +54,9 @@ END = ".*Changed Problems.*Top Problems.*order refused.*Detected Anomalies.*Syst
     ],
 )
 def test_a_documented_command_shows_what_it_is_for(command: str, shown: str, system: Path) -> None:
-    assert re.fullmatch(shown, sh(system, command), re.DOTALL)
+    done = shell(system, command)
+    assert re.fullmatch(shown, done.stdout, re.DOTALL)
+    assert done.stderr == ""
 
 
 def test_a_line_of_a_crontab_with_absolute_paths_needs_no_cd(system: Path) -> None:
@@ -77,8 +69,8 @@ def test_the_webhook_is_the_one_that_curl_reaches(system: Path, web: Web) -> Non
     web.script, url = [(204, {}, "")], web.url("/api/webhooks/1/x")
     if shutil.which("curl"):
         curl = """curl -sS -X POST -H 'Content-Type: application/json' -d '{"content": "test"}' "$QT_ALERT_WEBHOOK" """
-        sh(system, curl, QT_ALERT_WEBHOOK=url)
-    sh(system, f"{sys.executable} tools/ai_log_analyzer.py --test-alert", QT_ALERT_WEBHOOK=url)
+        shell(system, curl, QT_ALERT_WEBHOOK=url)
+    assert shell(system, f"{sys.executable} tools/ai_log_analyzer.py --test-alert", QT_ALERT_WEBHOOK=url).stderr == ""
     assert all(request.text for request in web.requests)
     assert "this is a test" in web.requests[-1].text
 
