@@ -553,7 +553,7 @@ def date_back(root: Path, date: str) -> None:
 
 def rows_of(name: str) -> list[str]:
     """The rows of a data file beside the tests."""
-    return (REPO / "tests" / name).read_text(encoding="utf-8").splitlines()
+    return (REPO / "tests" / name).read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def shell(folder: Path, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
