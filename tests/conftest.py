@@ -529,8 +529,7 @@ def date_back(root: Path, date: str) -> None:
 
 def rows_of(name: str) -> list[Any]:
     """The rows of a table beside the tests: of cells, or of JSON."""
-    rows = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
-    return [json.loads(row) if name.endswith(".jsonl") else row.split("\t") for row in rows]
+    return [json.loads(line) if name.endswith(".jsonl") else line.split("\t") for line in lines_in(name)]
 
 
 def well(done: subprocess.CompletedProcess[str]) -> str:
@@ -551,3 +550,26 @@ def events_of(source: ala.SourceTally, field: str) -> Counter[str]:
     for finding, count in source.events():
         found[getattr(finding, field)] += count
     return found
+
+
+def lines_in(name: str) -> list[str]:
+    """The lines of a data file beside the tests."""
+    return (REPO / "tests" / name).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def shell(folder: Path, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """What somebody does in a folder, with a git of their own; it must go well."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    who = dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "EMAIL"), "t@example.invalid")
+    env = {**clean, **who, "GIT_ALLOW_PROTOCOL": "file", **environ}
+    done = subprocess.run(["sh", "-ec", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def deployed(root: Path) -> Path:
+    """A system's folder, whose tools/ holds both scripts."""
+    (root / "tools").mkdir(parents=True)
+    for name in ("ai_log_analyzer.py", "weekly_self_heal.py"):
+        shutil.copy(REPO / name, root / "tools")
+    return root

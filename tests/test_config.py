@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Engine, System, Web
+from conftest import Engine, System, Web, rows_of
 
-from ai_log_analyzer import main
+import ai_log_analyzer
+import weekly_self_heal
 
 UNHEALTHY = "error\n" * 50  # 100 - 50 x 1.0 = 50.0
-
-
-def rows_of(name: str) -> list[str]:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
 
 
 @dataclass(frozen=True)
@@ -27,16 +24,18 @@ class Program(System):
     def call(self, *arguments: str) -> tuple[int, str]:
         """Exit code and standard error."""
         self.capsys.readouterr()
-        return main(["--root", str(self.root), *arguments]), self.capsys.readouterr().err
+        return ai_log_analyzer.main(["--root", str(self.root), *arguments]), self.capsys.readouterr().err
 
     def run(self, *arguments: str, log: str = "all quiet\n") -> tuple[int, str]:
         """The same of a run on a log with this text, under the root."""
         return self.call("--input", self.log(log), *arguments)
 
-    def refused(self, *arguments: str) -> str:
+    def refused(self, *arguments: str, script: ModuleType = ai_log_analyzer) -> str:
         """The one line of a run that must be refused before it writes anything."""
-        code, stderr = self.run(*arguments)
-        assert (code, stderr.count("\n")) == (2, 1), stderr
+        assert script.main(["--root", str(self.root), *arguments]) == 2
+        stderr = self.capsys.readouterr().err
+        assert stderr.startswith(f"{script.__name__}.py: ")
+        assert stderr.count("\n") == 1
         assert not self.status.exists()
         return stderr
 
@@ -58,8 +57,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 # ---- the configuration file
 
-TAKEN = [json.loads(row) for row in rows_of("config_taken.jsonl")]
-REFUSED = [tuple(row.split("\t")) for row in rows_of("config_refused.tsv")]
+TAKEN = rows_of("config_taken.jsonl")
+REFUSED = [(ai_log_analyzer, *row) for row in rows_of("config_refused.tsv")]
+REFUSED += [(weekly_self_heal, *row) for row in rows_of("weekly_refused.tsv")]
 
 
 @pytest.mark.parametrize("case", TAKEN, ids=[case["case"] for case in TAKEN])
@@ -77,36 +77,26 @@ def test_a_configuration_changes_what_it_says_and_nothing_else(program: Program,
     assert found | case == case | found  # alike in all that both tell
 
 
-@pytest.mark.parametrize(("toml", "told"), REFUSED, ids=[toml for toml, _ in REFUSED])
-def test_what_is_no_valid_configuration_is_one_line_that_names_it(program: Program, toml: str, told: str) -> None:
-    program.configure(toml.replace(r"\n", "\n"))
-    assert told in program.refused()
+@pytest.mark.parametrize(("script", "toml", "told"), REFUSED, ids=[str(toml) for _, toml, _ in REFUSED])
+def test_what_is_no_valid_configuration_is_one_line_that_names_it(
+    program: Program, script: ModuleType, toml: str, told: str
+) -> None:
+    for escape, character in ((r"\n", "\n"), (r"\0", "\0"), (r"\xff", "\udcff")):
+        toml = toml.replace(escape, character)
+    program.configure(toml)
+    assert told in program.refused(script=script)
 
 
 @pytest.mark.parametrize(
-    "toml",
-    [
-        pytest.param("[weights\nerrors = 1\n", id="an open bracket"),
-        pytest.param("[weights]\nerrors = \n", id="no value"),
-        pytest.param("[weights]\nerrors = 1\nerrors = 2\n", id="twice the same key"),
-        pytest.param("[weights]\nerrors = 1 # \udcff\n", id="not UTF-8"),
-        pytest.param("\0\0\0", id="NUL"),
-    ],
+    ("name", "told"),
+    [("absent", "absent: no such file"), ("conf.d", "conf.d cannot be read"), ("broken.toml", "broken.toml: ")],
 )
-def test_a_file_of_broken_toml_is_named(program: Program, toml: str) -> None:
-    program.configure(toml)
-    assert "ai_log_analyzer.toml" in program.refused()
-    named = (program.root / "ai_log_analyzer.toml").rename(program.root / "mine.toml")
-    assert "mine.toml" in program.refused("--config", str(named))
-
-
-@pytest.mark.parametrize(("name", "told"), [("absent", "absent: no such file"), ("conf.d", "conf.d cannot be read")])
 def test_a_config_file_that_is_named_must_be_one(program: Program, name: str, told: str) -> None:
     (program.root / "conf.d").mkdir()
+    (program.root / "broken.toml").write_text("[weights\n")
     assert told in program.refused("--config", str(program.root / name))
 
 
-@pytest.mark.docker
 def test_sources_name_and_exclude_containers_and_the_flag_beats_the_file(
     program: Program, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,11 +115,19 @@ def test_sources_name_and_exclude_containers_and_the_flag_beats_the_file(
     assert lines("--container", f"{mine}-noisy") == 4
     program.configure(f'[sources]\ncontainers = ["{mine}-*"]\nexclude = ["*-noisy", "*-web"]')
     assert lines() == 2
+    program.configure(f'[sources]\ncontainers = ["{mine}-w*"]\nservices = ["none-*"]')  # nobody to ask for them
+    assert (lines(), program.document["partial"]) == (3, True)
+    assert (lines("--container", f"{mine}-noisy"), program.document["partial"]) == (4, False)
+    program.configure('[sources]\nservices = ["none-*"]')
+    assert lines() >= 7
+    assert {f"{mine}-{name}" for name in ("web", "worker", "noisy")} <= {
+        row["name"] for row in program.document["coverage"]
+    }
 
 
 # ---- .env
 
-DOTENV = [json.loads(row) for row in rows_of("dotenv.jsonl")]
+DOTENV = rows_of("dotenv.jsonl")
 
 
 @pytest.mark.parametrize("case", DOTENV, ids=[case["case"] for case in DOTENV])

@@ -8,29 +8,24 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Engine, analyzer
+from conftest import Engine, analyzer, rows_of, shell
 
 import ai_log_analyzer as ala
 
 CRONTABS = Path("/etc/cron.d")
+HOST = os.environ.get("DOCKER_HOST", "")
 HIDDEN = "0123456789abcdefToken"
 
 
-def said(root: Path, host: str = os.environ.get("DOCKER_HOST", "")) -> tuple[int, str]:
-    done = analyzer("--root", root, "--doctor", DOCKER_HOST=host)
-    assert done.stderr == ""
-    return done.returncode, done.stdout
-
-
-@pytest.mark.docker
 def test_a_host_that_is_well_is_told_in_one_screen(engine: Engine, tmp_path: Path) -> None:
     silent = engine.run("echo one", "--log-driver", "none")
     short = engine.run("i=0; while [ $i -lt 4000 ]; do echo $i of a log that is rotated away; i=$((i+1)); done",
                        "--log-opt", "max-size=10k", "--log-opt", "max-file=2")  # fmt: skip
     (tmp_path / ".env").write_text(f"QT_ALERT_WEBHOOK=https://chat.example/hook/{HIDDEN}\n")
     (tmp_path / ".env").chmod(0o644)
-    code, text = said(tmp_path)
-    assert code == 0
+    done = analyzer("--root", tmp_path, "--doctor", DOCKER_HOST=engine.host)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = done.stdout
     assert "✅ Python 3." in text
     assert "QT_ALERT_WEBHOOK: chat.example\n" in text
     assert HIDDEN not in text
@@ -45,24 +40,21 @@ def test_a_host_that_is_well_is_told_in_one_screen(engine: Engine, tmp_path: Pat
     assert not (tmp_path / "status").exists()
 
 
-def test_an_engine_that_does_not_answer_is_exit_1(tmp_path: Path) -> None:
-    code, text = said(tmp_path, f"unix://{tmp_path}/nobody.sock")
-    assert code == 1
-    assert "❌ docker: the Docker daemon does not answer" in text
-
-
-def test_a_status_folder_that_is_none_is_exit_1(tmp_path: Path) -> None:
-    (tmp_path / "status").write_text("")
-    code, text = said(tmp_path)
-    assert code == 1
-    assert re.search("❌ .* cannot be written by", text)
-
-
-def test_a_bad_configuration_is_told_as_always(tmp_path: Path) -> None:
-    (tmp_path / "ai_log_analyzer.toml").write_text("[alret]\n")
-    done = analyzer("--root", tmp_path, "--doctor")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "did you mean alert?" in done.stderr
+@pytest.mark.parametrize(
+    ("before", "host", "code", "told"),
+    [
+        ("true", "unix:///nobody.sock", 1, "❌ docker: the Docker daemon does not answer"),
+        ("touch status", HOST, 1, "❌ .* cannot be written by"),
+        ("echo '[alret]' > ai_log_analyzer.toml", HOST, 2, r"did you mean alert\?"),
+    ],
+    ids=["no engine", "no status folder", "a bad configuration"],
+)
+def test_what_is_wrong_is_told_and_the_exit_code(tmp_path: Path, before: str, host: str, code: int, told: str) -> None:
+    shell(tmp_path, before)
+    done = analyzer("--root", tmp_path, "--doctor", DOCKER_HOST=host)
+    assert done.returncode == code
+    assert re.search(told, done.stdout if code == 1 else done.stderr)
+    assert "" in {done.stdout, done.stderr}
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not CRONTABS.is_dir(), reason="only root may write a crontab")
@@ -82,25 +74,7 @@ def test_the_next_run_is_that_of_the_crontab(script: str, tmp_path: Path) -> Non
 WEDNESDAY = dt.datetime(2026, 11, 25, 20, 30, tzinfo=dt.UTC)
 
 
-@pytest.mark.parametrize(
-    ("line", "due"),
-    [
-        ("0 4 * * 1", "2026-11-30 04:00"),
-        ("0 4 * * mon", "2026-11-30 04:00"),
-        ("*/20 * * * *", "2026-11-25 20:40"),
-        ("10/20 * * * *", "2026-11-25 20:50"),
-        ("30 20 * * *", "2026-11-26 20:30"),
-        ("15,45 9-17 * * 1-5", "2026-11-26 09:15"),
-        ("0 0 1 * *", "2026-12-01 00:00"),
-        ("0 0 1 * 5", "2026-11-27 00:00"),
-        ("0 0 * * 7", "2026-11-29 00:00"),
-        ("5 4 29 feb *", None),
-        ("@weekly", None),
-        ("61 4 * * 1", None),
-        ("*/0 * * * *", None),
-        ("a b c d e", None),
-    ],
-)
-def test_when_a_line_of_a_crontab_is_due(line: str, due: str | None) -> None:
+@pytest.mark.parametrize(("line", "due"), rows_of("crontab.tsv"))
+def test_when_a_line_of_a_crontab_is_due(line: str, due: str) -> None:
     found = ala.next_run(line.split(), WEDNESDAY)
-    assert (found and f"{found:%Y-%m-%d %H:%M}") == due
+    assert (f"{found:%Y-%m-%d %H:%M}" if found else "never") == due

@@ -6,13 +6,12 @@ import contextlib
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Web
+from conftest import deployed, rows_of, shell
 
 LOG = ["2026-11-20 10:00:00 ERROR order refused"] * 60 + ["2026-11-20 10:05:00 FATAL margin call"] * 2
 
@@ -20,67 +19,25 @@ LOG = ["2026-11-20 10:00:00 ERROR order refused"] * 60 + ["2026-11-20 10:05:00 F
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system's folder, whose tools/ holds both scripts, with two reports."""
-    root = tmp_path_factory.mktemp("system")
-    (root / "tools").mkdir()
-    for name in ("ai_log_analyzer.py", "weekly_self_heal.py"):
-        shutil.copy(REPO / name, root / "tools" / name)
+    root = deployed(tmp_path_factory.mktemp("system"))
     (root / "app.log").write_text("\n".join(LOG))
-    assert sh(root, f"{sys.executable} tools/ai_log_analyzer.py --quiet --input app.log") == ""
-    (report,) = (root / "status").glob("WEEKLY*")
-    shutil.copy(report, root / "status" / "WEEKLY_HEALTH_REPORT_2026-11-02.md")
+    done = shell(root, f"{sys.executable} tools/ai_log_analyzer.py --quiet --input app.log")
+    assert (done.stdout, done.stderr) == ("", "")
+    shell(root, "cp status/WEEKLY* status/WEEKLY_HEALTH_REPORT_2026-11-02.md")
     return root
 
 
-def sh(folder: Path, command: str, **environ: str) -> str:
-    env = {**os.environ, **environ}
-    done = subprocess.run(["sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-END = ".*Changed Problems.*Top Problems.*order refused.*Detected Anomalies.*System Intelligence.*"
-
-
-@pytest.mark.parametrize(
-    ("command", "shown"),
-    [
-        ('grep -h "AI Log Analysis" status/WEEKLY_HEALTH_REPORT_*.md', "(## 🧠 AI Log Analysis Summary\n){2}"),
-        (
-            'grep "Health Score:" status/WEEKLY_HEALTH_REPORT_*.md | tail -5',
-            r"(\S+\.md:\*\*Health Score:\*\* 30\.0/100 → ❌ Critical\n){2}",
-        ),
-        (
-            'grep -A 10 "Detected Anomalies" status/WEEKLY_HEALTH_REPORT_2026-11-02.md',
-            ".*🔴 2 critical events detected.*⚠️ High error rate: 60 errors in 7 days.*",
-        ),
-        ('grep -rh "Detected Anomalies" status | sort | uniq -c', " *2 [^\n]*\n"),
-        ("tail -60 status/WEEKLY_HEALTH_REPORT_2026-11-02.md", END),
-        ("tail -100 status/WEEKLY_HEALTH_REPORT_2026-11-02.md", END),
-        (
-            'for f in status/WEEKLY_HEALTH_REPORT_2026-11-*.md; do grep "Health Score:" "$f"; done',
-            r"([^\n]*30\.0/100[^\n]*\n)+",
-        ),
-        ("test -x tools/weekly_self_heal.py && tools/ai_log_analyzer.py --input app.log", r".*Score: 30\.0/100.*"),
-    ],
-)
+@pytest.mark.parametrize(("command", "shown"), rows_of("documented.tsv"))
 def test_a_documented_command_shows_what_it_is_for(command: str, shown: str, system: Path) -> None:
-    assert re.fullmatch(shown, sh(system, command), re.DOTALL)
+    done = shell(system, command)
+    assert re.fullmatch(shown, done.stdout, re.DOTALL)
+    assert done.stderr == ""
 
 
 def test_a_line_of_a_crontab_with_absolute_paths_needs_no_cd(system: Path) -> None:
     line = f"{sys.executable} {system}/tools/ai_log_analyzer.py --input {system}/app.log >> {system}/analyzer.log 2>&1"
     subprocess.run(["env", "-i", "/bin/sh", "-c", line], cwd="/", check=True)
     assert "✅ AI Log Analysis Complete - Score: 30.0/100" in (system / "analyzer.log").read_text()
-
-
-def test_the_webhook_is_the_one_that_curl_reaches(system: Path, web: Web) -> None:
-    web.script, url = [(204, {}, "")], web.url("/api/webhooks/1/x")
-    if shutil.which("curl"):
-        curl = """curl -sS -X POST -H 'Content-Type: application/json' -d '{"content": "test"}' "$QT_ALERT_WEBHOOK" """
-        sh(system, curl, QT_ALERT_WEBHOOK=url)
-    sh(system, f"{sys.executable} tools/ai_log_analyzer.py --test-alert", QT_ALERT_WEBHOOK=url)
-    assert all(request.text for request in web.requests)
-    assert "this is a test" in web.requests[-1].text
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import REPO, System, missing
+from conftest import System, deployed, missing, wait_for
 
 import weekly_self_heal as wsh
 
@@ -23,11 +22,8 @@ INTEGRITY = "| 2. Module Integrity Check | ✅ ok | 1 modules: 1 new (first run)
 @pytest.fixture
 def system(tmp_path: Path) -> Path:
     """A system with the scripts checked out as its tools/."""
-    root = tmp_path / "quantum"
-    for folder in ("tools", "status"):
-        (root / folder).mkdir(parents=True)
-    for name in SCRIPTS:
-        shutil.copy(REPO / name, root / "tools")
+    root = deployed(tmp_path / "quantum")
+    (root / "status").mkdir()
     (root / "eventbus.py").write_text("x = 1\n")
     return root
 
@@ -65,14 +61,15 @@ exec {cron} -f
     argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", inside]
     with (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen(argv, cwd=tmp_path, stdout=said, stderr=said, start_new_session=True)
+    log = system / "status" / "selfheal.log"
+
+    def ended() -> bool:
+        if process.poll() is not None:
+            missing(f"cron did not run: {(tmp_path / 'said').read_text()[-300:]}")
+        return log.exists() and "Weekly Self-Heal Complete" in log.read_text()
+
     try:
-        log = system / "status" / "selfheal.log"
-        for _ in range(140):
-            if log.exists() and "Weekly Self-Heal Complete" in log.read_text():
-                break
-            if process.poll() is not None:
-                missing(f"cron did not run: {(tmp_path / 'said').read_text()[-300:]}")
-            time.sleep(0.5)
+        wait_for(ended, "no run came to its end", timeout_s=70)
         assert INTEGRITY in System(system).report
         assert "[4/6] System Metrics..." in log.read_text()
         assert "\x1b" not in log.read_text()

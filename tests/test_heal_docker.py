@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Engine, System
+from conftest import Engine, System, wait_for
 
 import ai_log_analyzer as ala
 import weekly_self_heal as wsh
@@ -29,20 +29,14 @@ def engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 def heal(root: Path, *arguments: str, restart: str = "") -> str:
     """Run phase 3, or others, with a glob of what may be restarted; the report."""
-    config = (
-        f"[heal]\nrestart = {json.dumps([restart])}\n[limits]\nload = [98, 99]  # whatever else this machine does\n"
-    )
-    (root / "ai_log_analyzer.toml").write_text(config)
+    limits = "[limits]\nload = [98, 99]  # whatever else this machine does\n"
+    System(root).configure(f"[heal]\nrestart = {json.dumps([restart])}\n{limits}")
     assert wsh.main(["--root", str(root), "--no-alert", "--only", "3", *arguments]) == 0
     return "" if "--check" in arguments else System(root).report.replace("\\", "")
 
 
 def await_health(engine: Engine, name: str, wanted: str) -> None:
-    for _ in range(150):
-        if engine.docker("inspect", "-f", "{{.State.Health.Status}}", name).stdout.decode().strip() == wanted:
-            return
-        time.sleep(0.2)
-    pytest.fail(f"{name} did not become {wanted}")
+    wait_for(lambda: engine.fact(name, "State.Health.Status") == wanted, f"{name} did not become {wanted}", 30)
 
 
 def lives(engine: Engine, name: str) -> int:
@@ -108,15 +102,13 @@ def test_states_of_containers(engine: Engine) -> None:
     loop = engine.run("exit 5", "--restart", "always", wait=False)
     wanted = {running: "ok", well: "ok", ended: "warning", loop: "failed"}
     now = dt.datetime.now(dt.UTC)
-    for _ in range(50):
+
+    def states(since: dt.datetime) -> dict[str, str]:
         found = wsh.list_containers(ala.Host(("docker",)), time.monotonic() + 20)
-        containers = {c.name: c for c in found if c.name in wanted}
-        states = {name: container.state(now - dt.timedelta(days=7)) for name, container in containers.items()}
-        if states == wanted:
-            break
-        time.sleep(0.2)
-    assert states == wanted
-    assert containers[ended].state(now + dt.timedelta(days=1)) == "ok"  # what ended long ago is history
+        return {container.name: container.state(since) for container in found if container.name in wanted}
+
+    wait_for(lambda: states(now - dt.timedelta(days=7)) == wanted, "a container has another state")
+    assert states(now + dt.timedelta(days=1))[ended] == "ok"  # what ended long ago is history
 
 
 def test_an_engine_that_does_not_answer_is_a_failure_and_the_rest_run(
@@ -138,12 +130,12 @@ def test_the_memory_of_a_container_is_held_against_its_own_limit(engine: Engine,
     hold = "x=$(yes 0123456789 | head -c 9000000); sleep 600; echo $x"  # a shell that ends with sleep becomes it
     name = engine.run(hold, "--memory", "40m", "--memory-swap", "40m", wait=False)
     plan = wsh.Plan(settings=ala.Settings(root=tmp_path), now=dt.datetime.now(dt.UTC))
-    for _ in range(100):
+
+    def seen() -> list[tuple[float, str]]:
         values = wsh.read_container_memory(plan, time.monotonic() + 9)
-        seen = [(value, words) for _, what, value, words in values if what == f"Memory of {name}"]
-        if seen and seen[0][0] > 15:
-            break
-        time.sleep(0.2)
-    ((value, words),) = seen
+        return [(value, words) for _, what, value, words in values if what == f"Memory of {name}"]
+
+    wait_for(lambda: [value for value, _ in seen() if value > 15], "the memory is not seen")
+    ((value, words),) = seen()
     assert 15 < value <= 100
     assert words.endswith("% of 40 MiB")

@@ -4,64 +4,27 @@ import contextlib
 import random
 import re
 import time
+import tomllib
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from conftest import lines_in
 
 import ai_log_analyzer as ala
 from ai_log_analyzer import declared_level, level, merge_shapes, parse_line, shape, step
 
 
-def rows_of(name: str) -> list[list[str]]:
-    """Rows of a table beside this file."""
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return [row.replace("\\t", "\t").replace("\\e", "\x1b").split("\t") for row in text.splitlines()]
+def table(name: str) -> list[list[str]]:
+    return [row.replace("\\t", "\t").replace("\\e", "\x1b").split("\t") for row in lines_in(name)]
 
 
 # Format, level, line as real software writes them; most messages speak of something else than their level.
-FORMATS = [(kind, level, "\t".join(line)) for kind, level, *line in rows_of("own_formats.tsv")]
+FORMATS = [(kind, level, "\t".join(line)) for kind, level, *line in table("own_formats.tsv")]
 # Declared level or "-", level, line that speaks of a level or declares one in an odd way.
-PROSE = [(declared, level, "\t".join(line)) for declared, level, *line in rows_of("prose.tsv")]
-LIKENESS = rows_of("likeness.tsv")
+PROSE = [(declared, level, "\t".join(line)) for declared, level, *line in table("prose.tsv")]
+LIKENESS = table("likeness.tsv")
 
-PYTHON = """Traceback (most recent call last):
-  File "/app/a.py", line 3, in run
-    raise ConnectionError("failed")
-ConnectionError: failed
-
-During handling of the above exception, another exception occurred:
-
-Traceback (most recent call last):
-  File "/app/a.py", line 9, in <module>
-    ~~~~^^
-  File "/app/a.py", line 7, in main
-    logger.error("x")
-botocore.errors.Gone: lost"""
-JAVA = """java.lang.IllegalStateException: pool is gone
-\tat com.example.Pool.take(Pool.java:42)
-\tSuppressed: java.io.IOException: x
-\t\tat com.example.Pool.close(Pool.java:50)
-Caused by: java.net.ConnectException: Connection refused
-\tat com.example.Net.open(Net.java:7)
-\t... 12 more"""
-GO = """panic: runtime error: invalid memory address [recovered]
-\tpanic: runtime error: invalid memory address
-[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x48]
-
-goroutine 1 [running]:
-main.(*Server).Start(0x0, {0xc0001, 0x2})
-\t/app/main.go:12 +0x1d
-created by net/http.(*Server).Serve in goroutine 1
-\t/app/main.go:5 +0x1d
-exit status 2"""
-NODE = """Error: connect ECONNREFUSED 127.0.0.1:6379
-    at TCPConnectWrap.afterConnect [as oncomplete] (node:net:1555:16)
-    at async run (/app/i.js:3:5) {
-  error: 'failed',
-  [cause]: Error: x
-}"""
-TRACES = {"python": PYTHON, "java": JAVA, "go": GO, "node": NODE}
+TRACES = tomllib.loads("\n".join(lines_in("traces.toml")))
 ERROR_LINE, INFO_LINE = "2026-01-02 03:04:05 ERROR app gone", "2026-01-02 03:04:05 INFO app ok"
 
 
@@ -96,25 +59,11 @@ def test_a_trace_is_one_event_with_its_error_line_or_alone(name: str, prefix: st
 
 
 def test_undeclared_lines_after_a_trace_are_events_of_their_own() -> None:
-    assert len(events([*PYTHON.split("\n"), "listening", "order failed", "  detail", "done"])) == 4
+    assert len(events([*TRACES["python"].split("\n"), "listening", "order failed", "  detail", "done"])) == 4
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("INFO  [main] 2026-01-02 03:04:05,678 A.java:42 - order 17 lost", "order <*> lost"),
-        ("2026-01-02 03:04:05,678 ERROR [main] a.b.C - order 17 lost", "order <*> lost"),
-        ('{"level":"error","ts":17,"msg":"order 17 lost"}', "order <*> lost"),
-        ('t=17 level=error msg="order 17 lost" x=y', "order <*> lost"),
-        ("Jan  2 03:04:05 host app[7]: order 17 lost", "order <*> lost"),
-        ("E0612 03:04:05.678901 1 a.go:1] order 17 lost", "order <*> lost"),
-        ("user=bob tag='x y' key={a, b} took 5 ms", "user=<*> tag=<*> key=<*> took <*>"),
-        ("open /etc/app/x.conf: C:\\x\\y", "open <*>: <*>"),
-        ("peers 10.0.0.1:80, 10.0.0.2:80 of at:17", "peers <*> of at:<*>"),
-        ("sent 1190 bytes (1.16 KB) ok", "sent <*> ok"),
-    ],
-)
-def test_a_shape_is_the_message_without_what_varies(line: str, expected: str) -> None:
+@pytest.mark.parametrize(("expected", "line"), table("shapes.tsv"))
+def test_a_shape_is_the_message_without_what_varies(expected: str, line: str) -> None:
     assert shape(line) == expected
 
 

@@ -321,6 +321,7 @@ def test_a_muted_problem_is_hidden_until_it_comes_much_more_often(muting: Path) 
     shown = well(analyzer("--root", muting, "--mute", name, "--reason", 'known "since" May', "--until", "2999-12-31"))
     assert (muting / "ai_log_analyzer.toml").read_bytes() == CONFIG + b"\n\n" + shown.encode()
     assert (muting / "ai_log_analyzer.toml").stat().st_mode & 0o777 == 0o604
+    assert "\nuntil = 2999-12-31\n" in shown
     often = [line.replace("  ", " ") for line in UNBALANCED]
     calm_week = run_over(muting, *["INFO fine"] * 940, *often, *["ERROR other"] * 20)
     assert counts(calm_week) == [20]

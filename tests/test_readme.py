@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import REPO, analyzer
+from conftest import REPO, System, analyzer, shell
 
 import ai_log_analyzer as ala
 import weekly_self_heal
@@ -27,9 +26,7 @@ def shown(marker: str) -> str:
 
 
 def test_the_first_command_shows_the_report_that_the_readme_shows(tmp_path: Path) -> None:
-    command = COMMANDS[0].strip().replace("python3", sys.executable)
-    environ = {**os.environ, "QT_ROOT": str(tmp_path)}
-    done = subprocess.run(["sh", "-c", command], cwd=REPO, capture_output=True, text=True, env=environ, check=True)
+    done = shell(REPO, COMMANDS[0].strip().replace("python3", sys.executable), QT_ROOT=str(tmp_path))
     section = done.stdout[done.stdout.index("## 🧠") : done.stdout.rindex("\n\n\n=====")]
     printed = iter(section.splitlines())
     assert [line for line in shown("report").splitlines() if line != "…" and line not in printed] == []  # in this order
@@ -60,12 +57,11 @@ def test_the_score_table_is_the_programs() -> None:
 def test_the_settings_example_is_accepted(tmp_path: Path) -> None:
     examples = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(examples) == 2
-    (tmp_path / "ai_log_analyzer.toml").write_text("\n".join(examples))
+    System(tmp_path).configure("\n".join(examples))
     args = weekly_self_heal.build_parser().parse_args(["--root", str(tmp_path)])
     plan = weekly_self_heal.load_plan(args, {}, dt.datetime(2026, 11, 23, tzinfo=dt.UTC))
     assert (len(plan.smoke), plan.restart) == (3, ("quantum_*",))
-    log = tmp_path / "a.log"
-    log.write_text("request timed out\nrisk_engine up\n")
+    log = System(tmp_path).log("request timed out\nrisk_engine up\n")
     done = analyzer("--root", tmp_path, "--dry-run", "--input", log)
     assert done.returncode == 0, done.stderr
     assert "| Timeouts | 1 |" in done.stdout

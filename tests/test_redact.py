@@ -6,7 +6,6 @@ holds anything that is shaped like a live token. `->` is followed by a word of t
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -15,10 +14,9 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, lines_in, rows_of
 
 import ai_log_analyzer as ala
 from ai_log_analyzer import REDACTED, environment_secrets, excerpt, redact
@@ -80,11 +78,7 @@ def left_over(line: str, secrets: list[str], output: str) -> list[str]:
     return sorted(piece for piece in pieces if piece in output and piece not in rest and piece not in REDACTED)
 
 
-def _rows(name: str) -> list[str]:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-
-
-LINES_WITH_SECRETS, HARMLESS_LINES = _rows("redact_secrets.txt"), _rows("redact_ordinary.txt")
+LINES_WITH_SECRETS, HARMLESS_LINES = lines_in("redact_secrets.txt"), lines_in("redact_ordinary.txt")
 FILLED = [
     (*fill(row.rpartition(" -> ")[0], seed), row.rpartition(" -> ")[2]) for seed, row in enumerate(LINES_WITH_SECRETS)
 ]
@@ -136,7 +130,7 @@ def test_the_secrets_of_the_environment_are_the_default() -> None:
     assert done.stdout == f"said {REDACTED} said {REDACTED} said quite 0rdinary words\n"
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), [row.split("\t") for row in _rows("environment.tsv")])
+@pytest.mark.parametrize(("kind", "name", "value"), rows_of("environment.tsv"))
 def test_environment_secrets_are_chosen_by_name_and_value(kind: str, name: str, value: str) -> None:
     assert environment_secrets({name: value}) == ((value,) if kind == "secret" else ())
 
@@ -155,7 +149,7 @@ def test_a_shortened_line_holds_no_part_of_a_secret(limit: int) -> None:
 
 # Lines whose writers had not seen the rules, in sets, written backwards so that nothing here looks like a token. The
 # secrets of set 11 were asked for as far-fetched as can be; set 12 is what reviewers found.
-CORPORA = [json.loads(row) for row in Path(__file__).with_name("corpora.jsonl").read_text().splitlines()]
+CORPORA = rows_of("corpora.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -182,6 +176,17 @@ def test_without_any_one_of_the_rules_some_secret_survives(place: int, monkeypat
     known = [(line, secrets) for line, secrets in rows if not any(secret in redact(line, ()) for secret in secrets)]
     monkeypatch.setattr(ala, "_RULES", ala._RULES[:place] + ala._RULES[place + 1 :])
     assert any(secret in redact(line, ()) for line, secrets in known for secret in secrets)
+
+
+@pytest.mark.parametrize(("line", "before"), ala.PASSWORD_PLACES, ids=[line for line, _ in ala.PASSWORD_PLACES])
+def test_a_place_of_a_password_is_needed_by_its_example(
+    line: str, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "hunter2" if "hunter2" in line else line[-32:]
+    assert secret not in redact(line, ())
+    rest = [(hints, re.compile(rule.pattern.replace(before, "(?!)"), rule.flags), f) for hints, rule, f in ala._RULES]
+    monkeypatch.setattr(ala, "_RULES", rest)
+    assert secret in redact(line, ())
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
