@@ -210,17 +210,17 @@ _SPOKEN = (
 )
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
-    r"(?i)\W*|\?\w+|your[-_].+|x+|\W*redacted\W*|\[[a-z]+\]|[^*]{0,6}(?:\*{3,}|\.{3})[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
+    r"(?i)\W*|\?\w+|your[-_].+|x+|\W*redacted\W*|\[[a-z]+\]|[^*]{0,4}\*{3,}[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
     r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+|@p\d+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and|or|user"
-    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound|(?-i:[A-Z][a-z]+ing)|allow|\d[\d.]*(?:[nuµm]?s|%)"
+    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound|refreshing|creating|destroying|reading|allow|\d+\.\d+(?:[nuµm]?s|%)"
     r"|deleted|permission"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
-    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)|\w+(?:::\w+)+"  # the name of a variable; next source code, a path, a sentence
+    r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)|[a-z_]+(?:::[a-z_]+)+"  # a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
     r"|[a-z_]{3,}(?:\.[a-z_]+)*[(\[][\w\[(*]*|(?:[a-z]:|[.~])?(?:[/\\][\w.@+-]+){2,}[/\\]?(?::\d+)*"
     r"|/(?:tmp|root|home|opt|app|data|srv|work|etc|var|usr|run)|(?-i:[A-Z][a-z]*)(?: [\w']+){2,}[.!]"
@@ -228,7 +228,7 @@ NOT_SECRET = re.compile(
 # What makes another thing of a label, and what leaves it the same.
 OTHER_THING = re.compile(  # token_type, secretName, password_file
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn"
-    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|store|provider|count|length|status|header|field|alias|realm|vault|scope|policy|mode|method"
+    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|count|length|status|alias|realm|scope|policy|mode|method"
     r"|format)s?(?![a-z]))"
 )
 SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, API_KEY_LIVE, passwordHash
@@ -293,7 +293,7 @@ PASSWORD_PLACES = (
     ("rabbitmqctl add_user ann hunter2", r"(?:add_user|change_password) \S+ "),
     ("mc alias set s3 http://a hunter2", r"alias set \S+ http\S+ "),
     ("a1 LOGIN \"ann\" \"hunter2\"", r"(?-i:LOGIN) +(?:\"[^\"]*\"|\S+@\S+) (?=\")"),
-    ("createUser ann SHA 'hunter2'", r"(?-i:\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'])))"),
+    ("createUser ann SHA 'hunter2'", r"(?-i:\b(?:SHA|MD5|AES|DES)(?:-?\d+)? (?:-[AX] |(?=[\"'](?![0-9a-f]+[\"']))))"),
     ("1.2 [0 a:1] \"AUTH\" \"ann\" \"hunter2\"", r"\"AUTH\" +(?:\"[^\"]*\" +)?+(?=\")"),
     ("ACL SETUSER ann on >hunter2", r"setuser\b[^\n]{1,99}? \"?>"),
     ("CST: 000000000000000000000000000000000hunter2", r"(?-i:\bCST)[=:] ?(?=\w{40})"),
@@ -302,8 +302,8 @@ PASSWORD_PLACES = (
      r"\becho (?:-n )?(?=[^|\n]{1,200}\| *(?:sudo -S|crypt\w+|\w+ login|\w*passwd|[^|\n]*--(?!no)\S*passw))"),
     ("ALTER USER ann IDENTIFIED WITH x BY 'hunter2'", r"\bidentified (?:with \S+ )?(?:by|as) (?:password )?(?=[\"'])"),
     ("requirepass hunter2", r"\b(?<!no )(?:requirepass|masterauth|login \S+ password)[\"']?[ \t]+"),
-    ("username ann privilege 15 secret 0 hunter2", r"(?:secret|password) [057-9] (?=\S{6})"),
-    ("user ann identified by hunter2", r"\buser \S+ identified by "),
+    ("username ann privilege 15 secret 0 hunter2", r"(?:secret|password) [057-9] (?=\S{0,20}[\d$#!^*])(?=\S{6})"),
+    ("user ann identified by hunter2", r"\buser \S+ identified by +"),
 )  # fmt: skip
 
 HANG_GRACE_S = 15.0  # beyond the time limit of the reading
@@ -1544,7 +1544,7 @@ class Collector:
                 self.failed(host.prefix + name, plain_reason(b"no such file or directory"))
             else:
                 self.add(host, ("logs",), key, name, fact)
-        if not chosen and not named and not services:
+        if not chosen and {"*"}.issuperset(named) and not services and not self.settings.wanted("units"):
             raise AnalyzerError("it has no container to read; start one or use --input FILE")
 
     def add(self, host: Host, kind: tuple[str, ...], key: str, name: str, facts: Facts | None) -> None:
@@ -1556,7 +1556,7 @@ class Collector:
     def unmatched(self, globs: Iterable[str], names: Sequence[str], what: str) -> None:
         """A glob that names nothing is a source that was not read."""
         for glob in globs:
-            if not fnmatch.filter(names, glob):
+            if glob != "*" and not fnmatch.filter(names, glob):
                 there = ", ".join(sorted(names)) or "none"
                 self.failed(glob, excerpt(f"no {what} of this name; there are: {there}", 300))
 
@@ -1973,15 +1973,13 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 _PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
     r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]\w*=\w|sha\d+[:-]|pk_(?:live|test)_|[tuvxyz]pub|edpk|AAAA[BCE][23]"
-    r"|(?-i:(?:[a-z]+-){2,}[a-z\d]{5,10}|[\da-f]{8}\.[\da-f]{1,8})$"
+    r"|[\da-f]{8}\.[\da-f]{1,8}$"
 )
-_SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}")  # of Solana; but for the words beside it as a secret key
-_ON_A_CHAIN = re.compile(
-    "(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer|token|pair"
-)
+_SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}|[0-9a-f]{8}")  # of Solana: else a secret key
+_ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
 _ID = re.compile(  # of AWS, Twilio, Ethereum, Polkadot, IPFS, libp2p, a connection; digests
-    r"A[KS]IA[A-Z0-9]{16}|i-[0-9a-f]{8,17}|[0-9a-z]{25}|[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}"
-    r"|5[1-9A-HJ-NP-Za-km-z]{47}|(?:.*/)?(?:Qm|12D3KooW)\w{44}|[0-9a-f]{8}|(?:sha\d+[-/]|pbkdf2).*"
+    r"A[KS]IA[A-Z0-9]{16}|i-[0-9a-f]{8,17}|[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}"
+    r"|5[1-9A-HJ-NP-Za-km-z]{47}|(?:.*/)?(?:Qm|12D3KooW)\w{44}|(?:sha\d+[-/]|pbkdf2).*"
 )
 _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a number before or behind
     r"\d{0,5}(?:[a-z]{1,12}|[A-Z]{1,12})|(?:[a-z]{1,24}|[A-Z]{1,18})?\d{0,4}|\d+"
@@ -1990,9 +1988,10 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer(?: \d+)?|event|public[ _-]?key|sha\d+|hash"
     r"|tx\w*|record|digest|challenge|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
-    r"|\[\d+\]: $|;base64,$|PUBLIC KEY-+.*$"
+    r"|postfix/\w+\[\d+\]: $|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
+_NAME = re.compile(r"(?:[a-z]+-){2,}[a-z\d]{5,10}|[0-9a-z]{25}")  # of a secret: in Kubernetes, in a swarm
 _UUID = re.compile(r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}")
 _speaks_of_one = lru_cache(maxsize=1)(  # asked for every word of a line
     re.compile(rf"(?i){_SPOKEN}|passw|cookie|invalid user|hardhat|psk\b|secret|credential|(?:ption|shared).?key").search
@@ -2029,7 +2028,7 @@ def _random(hit: Hit) -> bool:
 
 def _is_id(hit: Hit) -> bool:
     """Whether form or surroundings say: the name or the digest of something."""
-    value, before = hit["s"], hit.string[max(0, hit.start() - 24) : hit.start()]
+    value, before = hit["s"], hit.string[max(0, hit.start("s") - 24) : hit.start("s")]
     signed = _SIGNATURE.fullmatch(value) and re.search(r"(?i)(?:\bsig(?:nature)?s?|transaction)\W{1,4}$", before)
     account = re.fullmatch("[1-9A-HJ-NP-Za-km-z]{43,44}", value) and _ON_A_CHAIN.search(hit.string)
     known = _PUBLIC.match(value) or _ID.fullmatch(value) or _ID_BEFORE.search(before)
@@ -2039,14 +2038,19 @@ def _is_id(hit: Hit) -> bool:
 def _like_one(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
-    if re.search(r"^\d*/|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$|^(?:\w+\.){2}", value):
+    if re.search(
+        r"^/|^\d+/\w+\?|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$|^(?:\w+\.){2,}\w+[$#]",
+        value,
+    ):
         return False
     if re.search(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).*\w(?:!|\^(?!C\b))+\w", value):  # whatever the line speaks of
         return True
     symbols = re.search(
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?](?!NT)[A-Za-z])", value
     )
-    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search("(?i)sha2|digest|block", hit.string)
+    key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(
+        r"(?i)sha2|digest|block\b", hit.string
+    )
     return bool((symbols or _is_dense(value, 12) or key) and _speaks_of_one(hit.string)) and not _is_id(hit)
 
 
@@ -2074,9 +2078,10 @@ def _labelled(hit: Hit) -> bool:
     uuid = _UUID.fullmatch(value)
     task = line.startswith("[", hit.end("name")) and uuid  # of Celery: mail.reset_password[…]
     other = OTHER_THING.search(suffix) and not (uuid and word == "secret")  # the secret_id of an AppRole
-    within = hit["sep"] == ":" == line[hit.start() - 1 : hit.start()]  # the name of a key: spring:session:…
+    within = kind == "weak" and ":" in value and hit["sep"] == ":" == line[hit.start() - 1]  # spring:session:a:b
+    cut = kind != "plain" and re.fullmatch(r"[^.]{0,8}\.{3}[^.]{0,5}", value)  # sk-...x7Zq
     apart = re.match(r"\\*[\"'][ \t]", hit["sep"]) and not re.search(r"[\"'][\w-]*$", line[start : hit.start()])
-    if schema or glued or task or other or within or apart or NOT_SECRET.fullmatch(value):
+    if schema or glued or task or other or within or cut or apart or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
@@ -2086,31 +2091,34 @@ def _labelled(hit: Hit) -> bool:
         lone = owner or not re.search(r"\w[_-]?$", line[start : hit.start()])  # no idempotency_key
         of_wallet = lone and re.fullmatch("(?:0x)?[0-9a-f-]{32,}", value) and _speaks_of_wallet(line)
         owned = owner and not re.fullmatch(r"[0-9a-f-]{32,36}|.*[.:].*", value)
-        long = random and re.search(".{16}" if flag else "(?=.{20})(?:.*[^A-Za-z0-9])?[A-Za-z0-9]{16}", value)
+        long = random and len(value) >= (16 if flag else 20) and (flag or re.search("[A-Za-z0-9]{16}", value))
         return bool(of_wallet or (_is_dense(value) and not _PUBLIC.match(value)) or (owned and long))
     if kind == "plain" and not suffix if prose else kind == "weak" and quoted:
         random = random or bool(re.fullmatch(r"(?=.*\d)[a-zA-Z][^/=()]{6,}", value))
     if kind == "weak":
         spoken = re.fullmatch("[Ss]ession(?:[ _-](?i:id)|Id)", label[0])  # not sessionid=, as cookies have it
-        one_of_many = spoken or (word in {"session", "credential"} and (soft or uuid))
+        one_of_many = (spoken and re.fullmatch(r"[\dA-Fa-f-]+", value)) or (word == "session" and (soft or uuid))
+        one_of_many = one_of_many or (word == "credential" and soft and not quoted and "-" in value)
         signed = word in {"signature", "sig", "sid"} and (_ID.fullmatch(value) or _SIGNATURE.fullmatch(value))
         return random and not (one_of_many or signed or (soft and _is_id(hit)) or re.search("(?i)hash|sha", suffix))
     if prose or not SAME_THING.fullmatch(suffix):
-        beside = soft and not hit["soft"].strip() and " " in word  # signing key 4bf92f3577b34da6, api key [id]
-        named = beside and (line[hit.start("s") - 1] == "[" or re.fullmatch("[0-9a-f]{8,16}", value))
-        return random and not (named or _ID.fullmatch(value))
+        bare = soft and not hit["soft"].strip()
+        id_like = r"[\w-]{20}|[0-9a-f]{40}" if line[hit.start("s") - 1] == "[" else "[0-9a-f]{8,16}"
+        listed = bare and " " in word and re.fullmatch(id_like, value)  # api key [id], signing key 4bf92f3577b34da6
+        named = bare and kind == "strong" and (_ID.fullmatch(value) or _NAME.fullmatch(value))
+        return random and not (listed or named)
     if quoted or flag or kind == "plain":
         return len(value) > 2
     if "=" in hit["sep"]:
         return not re.fullmatch(r"[\d./%]+", value)
-    least = 12 if kind == "strong" else 5 if word == "pass" and line[hit.start() - 1] == "_" else math.inf  # DB_PASS
+    least = 12 if kind == "strong" else 5 if word == "pass" and line[: hit.start()][-1:] == "_" else math.inf  # DB_PASS
     return _is_random(value, 6) or len(value) > least
 
 
 _BEFORE = r"(?-i:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"  # a word of its own, or one of camelCase
 _LABEL = (
     rf"(?:(?P<plain>{_SPOKEN})"
-    r"|(?P<strong>psk\b|(?<!existing)secret(?:[ _.-]?access)?(?:[ _.-]?key| id(?=\W{1,9}[\da-f]{8}-))?"
+    r"|(?P<strong>psk\b|(?<!existing)(?<!\d:)secret(?:[ _.-]?access)?(?:[ _.-]?key| id(?=\W{1,9}[\da-f]{8}-))?"
     rf"|(?:{KEYS_TO})[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])(?<!publickey)(?<!hashed_)token|credential|macaroon|aspxauth"
@@ -2120,18 +2128,18 @@ _LABEL = (
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
 _SEPARATOR = (
-    r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*(?:\([^()\n]{1,40}\)[ \t]*)?"
-    r"(?:=>|->(?=[ \t]*[\"'])|:[:=]|={1,3}|:[ \t]*&?[\w<>]{2,20}[ \t]*=(?=[ \t])|:)[ \t]*"
-    r"|(?:\\*[\"'],?)?[ \t]*\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*[=:][ \t]*"  # "name": "PASSWORD", "value": "x"
-    r"|\\*[\"'](?:,|[ \t])[ \t]*(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*:)"  # ('key', 'x') or "--key" "x"
+    r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*+(?:\([^()\n]{1,40}\)[ \t]*+)?"
+    r"(?:=>|->(?=[ \t]*+[\"'])|:[:=]|={1,3}|:[ \t]*+&?[\w<>]{2,20}[ \t]*+=(?=[ \t])|:)[ \t]*+"
+    r"|(?:\\*[\"'],?)?[ \t]*+\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*+[=:][ \t]*+"  # "name": "PASSWORD", "value": "x"
+    r"|\\*[\"'](?:,|[ \t])[ \t]*+(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*+:)"  # ('key', 'x') or "--key" "x"
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=\S{1,99}</|[^<>\s][^<>\n]{0,300}</))"
-    r"|(?P<soft>(?=[(\[][ \t]*b?[\"'\w])|,[ \t]*(?=b?[\"'])"
-    r"|は[ \t]*|[ \t]+(?:-[ \t]+)?(?:(?:(?:is|was)[ \t]+)?generated[ \t]*)?"
-    r"(?:(?:for|of|f[uü]r)(?:[ \t]+[\w@.'-]+){1,3}?[ \t]*(?=is\b|was\b|lautet\b|:))?"
-    r"(?:(?:(?:is|was)(?:[ \t]+(?:still|now))?|ist|lautet|as|(?:set[ \t]+)?to)[ \t:]+|(?::|->)[ \t]*)?))"
+    r"|(?P<soft>(?=[(\[][ \t]*+b?[\"'\w])|,[ \t]*+(?=b?[\"'])"
+    r"|は[ \t]*+|[ \t]++(?:-[ \t]++)?(?:(?:(?:is|was)[ \t]++)?generated[ \t]*+)?"
+    r"(?:(?:for|of|f[uü]r)(?:[ \t]++[\w@.'-]+){1,3}?[ \t]*+(?=is\b|was\b|lautet\b|:))?"
+    r"(?:(?:(?:is|was)(?:[ \t]++(?:still|now))?|ist|lautet|as|(?:set[ \t]++)?to)[ \t:]++|(?::|->)[ \t]*+)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
-    r"(?:![\w!]+[ \t]+)?(?:[\[({]?[ \t]*(?:[a-z_][\w.]{0,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
+    r"(?:![\w!]+[ \t]++)?(?:[\[({]?[ \t]*+(?:[a-z_][\w.]{0,20}\((?:\w{1,20}=)?)?[bru]{0,2}"
     r"(?P<q>(?P<esc>\\{0,7})(?P<ch>\"\"(?=\w)|[\"'`]))|[\[({]?)"
     r"(?P<s>(?(xml)(?:(?:(?!</)\S)+(?=</)|[^<\n]+)|(?(q)(?:(?P=ch){2}|(?!(?<!\\)(?P=esc)?(?P=ch)).)*+"
     r"|(?:(?:[^\s\"'`<,;&|)\]}>\\]|\\(?![nrt\"'\\])|(?<=\w)[\"'](?=\w)"
@@ -2141,7 +2149,8 @@ _BODY = r"(?:(?:\\+[nr]|\s)*+[A-Za-z0-9+/=]{20,}+)"
 _USER = r"[^\s:/@\"'<>]"
 _PROGRAMS, _WORDS = (" ".join(re.findall("[a-z]{5,}", str(table))) for table in (PASSWORD_OPTIONS, _SPOKEN))
 _OPTION = "|".join(
-    rf"\b(?:{programs})(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{THEN}" for option, programs in PASSWORD_OPTIONS
+    rf"\b(?:{programs})(?:\.exe|\[\d+\]|\))?(?=[ \t:\"'])[^\n|;]{{0,200}}?[ \t\"']{option}{THEN}"
+    for option, programs in PASSWORD_OPTIONS
 )
 _PLACE = "|".join(expression for _, expression in PASSWORD_PLACES)
 _WORD_OF_LINE = r"[^\s\"'`<>(){}\[\]=:,;]"
@@ -2181,7 +2190,7 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid="
          " ticket=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/",
          r"|\bhc-ping\.com/|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm",
-         r"|invite|activate|magic|key(?!store|s/))[\w-]*/(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
+         r"|invite|activate|magic|key(?!store))[\w-]*/(?<!\d/keys/)(?<!(?:\.com|borg)/keys/)(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
          r"|[?&](?:code|appid|ticket)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         (":// url:", _random, r"\b(?:(?:https?|wss?)://[^\s/\"'<>]+|url: )",
@@ -2203,8 +2212,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
         ("otp fa pin code password your use enter", _always,
          r"(?:\b(?:(?:[th]?otp|(?:[2tm]|two)fa)(?![a-z0-9])(?:[ _-]?(?:code|token|pin|attempt|value))?",
          r"|pin(?:[ _]?code)?(?=[\"']?[=:])|(?:verification|security|one[- ]time|two.?factor|confirmation|login|sms",
-         r"|auth\w*(?=[ _-])|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?(?: (?:for|to|of) \S+| (?:is|was)",
-         r"| *[:=#,]>?)* *[\"']?(?:G-)?",
+         r"|(?-i:(?!authCode=))auth\w*|enter|use)[ _-]?(?:code|pin|password|passcode))[\"']?(?: (?:for|to|of) \S+",
+         r"| (?:is|was)| *[:=#,]>?)* *[\"']?(?:G-)?",
          r"|(?<![\w.-])(?:G-)?(?=\d[\d -]{3,7} (?:is|as) your\b(?! (?:order|account|user|id)))",
          r"|\b(?:your|dein|din|ihr) (?![\w ]*(?:status|exit|error))[\w -]{0,30}(?:code|kod) (?:is|lautet|är) ",
          r"|\b(?:use|enter|code) (?=\d{6} (?:to|sent)\b))(?P<s>\d{3}[ -]\d{3}|\d{4,8})(?![\w.:-]*\d)"),
@@ -2217,8 +2226,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          lambda hit: bool(_SPEAKS_OF_LICENCE.search(hit.string)), r"(?-i:\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])",
          r"(?P<s>[A-Z\d]{4}(?:-[A-Z\d]{4}){3,}|[A-Z\d]{5}(?:-[A-Z\d]{5}){2,})(?![\w-]))"),
         # what looks like a password, or a key in a line that speaks of one
-        (f"{_WORDS} ! ^ passw pwd psk cookie invalid hardhat secret credential key",
-         _like_one, rf"(?<!{_WORD_OF_LINE})(?<!<)(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
+        (f"{_WORDS} ! ^ pass pwd psk cookie invalid hardhat secret credential key",
+         _like_one, rf"(?<!{_WORD_OF_LINE})(?<![,=]<)(?P<s>{_WORD_OF_LINE}{{8,72}})(?!{_WORD_OF_LINE})"),
         # bare base64, but no mangled C++ or Rust name
         ("", lambda hit: _is_dense(hit["s"]) and not _is_id(hit),
          r"(?<![A-Za-z0-9+/_-])(?!_[ZR]|well-known)(?P<s>[A-Za-z0-9+/_-]{36,}+={0,2})"),
