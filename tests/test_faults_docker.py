@@ -447,6 +447,9 @@ def test_a_service_is_read_once_and_its_tasks_containers_are_left_out(swarm: Eng
     assert task.startswith(f"{other}.1.")
     assert both.read == {web: ("whole", 4), alone: ("whole", 1), task: ("whole", 1)}
     assert both.counted("errors", "critical") == (3, 1)
+    (swarm.root / "ai_log_analyzer.toml").write_text(f'[sources]\nservices = ["{web}"]\n')
+    assert run(swarm.root, DOCKER_HOST=swarm.host).read == both.read
+    (swarm.root / "ai_log_analyzer.toml").unlink()
     without = swarm.read()
     assert without.counted("lines") == (6,)
     assert len([name for name in without.rows if name.startswith(f"{web}.")]) == 2
