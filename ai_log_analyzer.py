@@ -228,7 +228,7 @@ NOT_SECRET = re.compile(
 # What makes another thing of a label, and what leaves it the same.
 OTHER_THING = re.compile(  # token_type, secretName, password_file
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn"
-    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|count|length|status|alias|realm|scope|policy|mode|method"
+    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|exception|error|count|length|status|alias|realm|scope|policy|mode|method"
     r"|format)s?(?![a-z]))"
 )
 SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, API_KEY_LIVE, passwordHash
@@ -260,7 +260,7 @@ KEYS_TO = (
 )
 # Behind which option a program takes its password.
 PASSWORD_OPTIONS = (
-    ("-p", r"sshpass|mongo\w*|(?:docker|podman|registry|helm|az|oc) login|login(?=[\"'],)"),
+    ("-p", r"sshpass|check_\w+|mongo\w*|(?:docker|podman|registry|helm|az|oc) login|login(?=[\"'],)"),
     (r"-p(?=[^\s\"',]|[\"'][^\s\"',\]])", r"(?:mysql|mariadb)[\w-]*(?=[ \t\"'])"),  # never apart
     ("-a", "redis-cli"),
     ("-w", r"ldap\w+"),
@@ -271,7 +271,7 @@ PASSWORD_OPTIONS = (
     ("(?-i:-P)", r"zip|unzip|mosquitto_\w+"),
     ("/p:", "xfreerdp"),
 )
-THEN = r"(?:[\"'],)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
+THEN = r"(?:[\"'](?:,| a\d+=)?)?[ \t]*"  # between an option and its value, in a command line or a list of arguments
 QUOTED = r"(?:\"[^\"\n]*\"|'[^'\n]*')"
 # Where else a password stands without a label: an example, and what comes before the password.
 PASSWORD_PLACES = (
@@ -2039,7 +2039,7 @@ def _like_one(hit: Hit) -> bool:
     """Whether a word is like a password, or a key, in a line that speaks of one."""
     value = hit["s"]
     if re.search(
-        r"^/|^\d+/\w+\?|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$|^(?:\w+\.){2,}\w+[$#]",
+        r"^/|^\d+/[\w/.-]+\?|[@\\…]|://|%(?:3[DF]|2[06])|&(?:quot|amp|[lg]t|apos|#\d+)$|^[a-z]+#\d+$|^(?:\w+\.){2,}\w+[$#]",
         value,
     ):
         return False
@@ -2049,7 +2049,7 @@ def _like_one(hit: Hit) -> bool:
         r"(?=.*\d)(?=.*[A-Za-z]).*(?:[A-Za-z\d](?:[!#^~*$]|&(?=[A-Z\d]))[A-Za-z\d]|[A-Za-z][+?](?!NT)[A-Za-z])", value
     )
     key = re.fullmatch("(?:0x)?[0-9a-f]{64}|[A-Z0-9]{20}", value) and not re.search(
-        r"(?i)sha2|digest|block\b", hit.string
+        r"(?i)sha2|digest|block\b|receipt", hit.string
     )
     return bool((symbols or _is_dense(value, 12) or key) and _speaks_of_one(hit.string)) and not _is_id(hit)
 
@@ -2077,11 +2077,12 @@ def _labelled(hit: Hit) -> bool:
     glued = suffix[:1].isalpha() and not camel and not SAME_THING.fullmatch(suffix)  # secretary, tokenizer
     uuid = _UUID.fullmatch(value)
     task = line.startswith("[", hit.end("name")) and uuid  # of Celery: mail.reset_password[…]
+    found_by = kind == "key" and (hit["sep"].startswith(" (") or re.search("(?i)cache", line[start : hit.start()]))
     other = OTHER_THING.search(suffix) and not (uuid and word == "secret")  # the secret_id of an AppRole
     within = kind == "weak" and ":" in value and hit["sep"] == ":" == line[hit.start() - 1]  # spring:session:a:b
     cut = kind != "plain" and re.fullmatch(r"[^.]{0,8}\.{3}[^.]{0,5}", value)  # sk-...x7Zq
     apart = re.match(r"\\*[\"'][ \t]", hit["sep"]) and not re.search(r"[\"'][\w-]*$", line[start : hit.start()])
-    if schema or glued or task or other or within or cut or apart or NOT_SECRET.fullmatch(value):
+    if schema or glued or task or found_by or other or within or cut or apart or NOT_SECRET.fullmatch(value):
         return False
     random, soft, quoted = _is_random(value), hit["soft"] is not None, bool(hit["q"])
     flag = soft and re.search(r"(?<![^\s\"'=])--?[\w-]*$", line[start : hit.start()])
@@ -2131,11 +2132,11 @@ _SEPARATOR = (
     r"(?P<sep>\\*[\"'`]{0,2}[\]}]?[ \t]*+(?:\([^()\n]{1,40}\)[ \t]*+)?"
     r"(?:=>|->(?=[ \t]*+[\"'])|:[:=]|={1,3}|:[ \t]*+&?[\w<>]{2,20}[ \t]*+=(?=[ \t])|:)[ \t]*+"
     r"|(?:\\*[\"'],?)?[ \t]*+\\*[\"']?\b(?:input_)?value\\*[\"']?[ \t]*+[=:][ \t]*+"  # "name": "PASSWORD", "value": "x"
-    r"|\\*[\"'](?:,|[ \t])[ \t]*+(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*+:)"  # ('key', 'x') or "--key" "x"
+    r"|\\*[\"'](?:,|[ \t](?:a\d+=)?)[ \t]*+(?=b?\\*[\"'])(?!\\*[\"']\w{1,40}\\*[\"'][ \t]*+:)"  # ('key', 'x')
     r"|(?P<xml>(?:[ \t][^<>\n]{0,99}|[\"'])?>(?=\S{1,99}</|[^<>\s][^<>\n]{0,300}</))"
     r"|(?P<soft>(?=[(\[][ \t]*+b?[\"'\w])|,[ \t]*+(?=b?[\"'])"
     r"|は[ \t]*+|[ \t]++(?:-[ \t]++)?(?:(?:(?:is|was)[ \t]++)?generated[ \t]*+)?"
-    r"(?:(?:for|of|f[uü]r)(?:[ \t]++[\w@.'-]+){1,3}?[ \t]*+(?=is\b|was\b|lautet\b|:))?"
+    r"(?:(?:for|of|f[uü]r)(?:[ \t]++[\w@.'-]*[\w@'-]){1,5}?[ \t]*+(?=is\b|was\b|lautet\b|:))?"
     r"(?:(?:(?:is|was)(?:[ \t]++(?:still|now))?|ist|lautet|as|(?:set[ \t]++)?to)[ \t:]++|(?::|->)[ \t]*+)?))"
 )
 _VALUE = (  # XML text, a string quoted at any depth of escaping, or a bare one up to the next key
@@ -2172,8 +2173,8 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"|(?(far)(?=(?:[a-z]{3,8}\W+){11}))(?!(?:[a-z]+\W+){0,11}(?:not?|the|from|and|did|for)\b)",
          r"[a-z]{3,8}(?P<gap>\W{1,6})[a-z]{3,8}(?:(?P=gap)[a-z]{3,8}\b){4,22}+)))"),
         # keys as lists of numbers
-        ("key secret psk id.json", _always,
-         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json)\b[^\n\[]{0,75}[=:\[][ \[]{0,2}",
+        ("key secret psk id.json uint8array", _always,
+         r"(?:(?:_|(?-i:[A-Za-z](?=K)))key|keypair|secret|psk|id\.json|uint8array)\b[^\n\[]{0,75}[=:\[][ \[]{0,2}",
          r"(?=(?:\d{1,3}(?:, ?| )){0,9}[12]\d\d\b|[0-9a-f]{2} [0-9a-f]{2} )(?P<s>(?:\w{1,3}(?:, ?| )){15,}\w{1,3})"),
         ("authorization", _credential, r"\bauthorization[\"']?[ \t]*[:=,][ \t]*[\[(]?[ \t]*(?:b?(?P<q>[\"']))?",
          r"(?P<s>(?(q)(?:(?!(?P=q))[^\n])+|(?:[a-z][\w-]*[ \t]+)?+",
@@ -2188,10 +2189,10 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
         ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid="
-         " ticket=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/",
+         " ticket= &p= ?p=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/",
          r"|\bhc-ping\.com/|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm",
          r"|invite|activate|magic|key(?!store))[\w-]*/(?<!\d/keys/)(?<!(?:\.com|borg)/keys/)(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
-         r"|[?&](?:code|appid|ticket)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
+         r"|[?&](?:code|appid|ticket|p)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         (":// url:", _random, r"\b(?:(?:https?|wss?)://[^\s/\"'<>]+|url: )",
          r"(?:(?:/[\w-]{1,20}){0,3}/(?:v\d+|rpc|ws|mainnet|testnet|eth|bsc|polygon))?/(?![0-9a-f]{8}-)(?P<s>(?=[a-z_-]*\d)[\w-]{24,})(?![\w.%-])"),
