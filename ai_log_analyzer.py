@@ -1987,7 +1987,7 @@ _PLAIN_WORD = re.compile(  # snake, CAPS or CamelCase of real humps, with a numb
 )
 _ID_BEFORE = re.compile(  # h1: go.sum
     r"(?:\b[kgu]?id(?:-2)?|_u?id|Id|(?i:\bh1|\bbh|mint|page_?token|peer(?: \d+)?|event|public[ _-]?key|sha\d+|hash"
-    r"|tx\w*|record|digest|challenge|checksum|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
+    r"|tx\w*|record|digest|challenge|checksum|hmacsignature|\w+print|etag(?:\W+W)?|nonce|boundary|container|cf-ray))\W{1,8}$"
     r"|postfix/\w+\[\d+\]: $|;base64,$|PUBLIC KEY-+.*$"
 )
 _SPEAKS_OF_LICENCE = re.compile("(?i)licen|product.key|gift|voucher|invit|recovery|backup.code|activat")
@@ -2123,8 +2123,8 @@ _LABEL = (
     rf"|(?:{KEYS_TO})[ _.-]?key)"
     r"|(?P<brief>(?<!by)(?<!com)(?<!tres)(?<!sur)(?<!under)pass|(?<![a-z])(?:bind|root|db|user|admin)?pw)"
     r"|(?P<weak>community|(?<!page)(?<!page[_-])(?<!next)(?<!next[_-])(?<!publickey)(?<!hashed_)token|credential|macaroon|aspxauth"
-    rf"|(?:net_)?sess(?:ion)?id|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth|sign(?:ature)?|sig|seed"
-    r"|csrf))"
+    rf"|(?:net_)?sess(?:ion)?id|{_BEFORE}(?:session(?:[ _-]?(?:id|ticket))?|sid|sess(?!\w)|auth"
+    r"|(?<!hmac)sign(?:ature)?|sig|seed|csrf))"
     rf"|(?P<key>{_BEFORE}(?<!public)(?<!public[ _-])(?<!websocket-)(?:key|pk\b)(?!_?hash)))"
 )
 _ANY_LABEL = re.compile(_LABEL, re.IGNORECASE)
@@ -2189,9 +2189,9 @@ _RULES: tuple[tuple[list[str], re.Pattern[str], Callable[[Hit], bool]], ...] = t
          r"(?P<s>(?(web)[^\s/\"'<>?]{1,300}|[^\s\"'<>]{1,300}))@"),
         # behind a scheme, in a hook or a link that lets somebody in
         ("bearer basic auth hook ping services trigger reset verify confirm invite activate magic /key code= appid="
-         " ticket= &p= ?p=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+|hooks\.slack\.com/\w+/",
-         r"|\bhc-ping\.com/|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?|/(?:reset|verify|confirm",
-         r"|invite|activate|magic|key(?!store))[\w-]*/(?<!\d/keys/)(?<!(?:\.com|borg)/keys/)(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
+         " ticket= &p= ?p=", _random, r"(?:\b(?:bearer|basic|auth (?:plain|login|xoauth2))[ \t]+",
+         r"|hooks\.slack\.com/\w+/|\bhc-ping\.com/|/services/(?=T\w+/B)|/(?:webhook|hook|ping|trigger)[\w-]*/(?:send\?key=)?",
+         r"|/(?:reset|verify|confirm|invite|activate|magic|key(?!store))[\w-]*/(?<!\d/keys/)(?<!(?:\.com|borg)/keys/)(?![0-9a-f]{8}-)(?:[\w-]{1,12}/)?(?=[\w-]{20})",
          r"|[?&](?:code|appid|ticket|p)=(?=[\w-]{16}))(?P<s>[^\s\"',;<>?&)\]}]{8,})"),
         # a key in the path of a URL, behind the host or the version of the interface; a UUID is an id
         (":// url:", _random, r"\b(?:(?:https?|wss?)://[^\s/\"'<>]+|url: )",
