@@ -211,14 +211,15 @@ _SPOKEN = (
 # What is no secret, whatever stands before it.
 NOT_SECRET = re.compile(
     r"(?i)\W*|\?\w+|your[-_].+|x+|\W*redacted\W*|\[[a-z]+\]|[^*]{0,4}\*{3,}[^*]{0,5}|%2F.*|<.*|\{.*|\$[({].*"
-    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+|@p\d+"
+    r"|(?-i:[0-9A-F]{2}=[0-9A-F]{2}).*|hmac-\w+:[0-9a-f]+|sha\d+\}.*"
+    r"|\$(?:[a-z_]\w*|\d{1,2})|%\(?\w*\)?[srd]|:[a-z_]+|@p\d+"
     r"|none|null|nil|undefined|true|false|yes|no|on|off|ok|str(?:ing)?|bytes|object|optional|required|default|must"
     r"|(?:un|not)?set|missing|empty|(?:in)?(?:valid|correct)|wrong|bad|expire[ds]|missed|mis-?match(?:ed)?|present"
     r"|absent|found|not|hidden|masked|filtered|protected|encrypted|changed|updated|reset|rotated|created|accepted"
     r"|rejected|refused|denied|failed|failure|error|unknown|unauthorized|forbidden|enabled|disabled|(?:re)?loaded"
     r"|loading|configured|verified|checking|should|cannot|can|does|has|is|was|for|from|to|in|at|the|a|an|and|or|user"
-    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound|refreshing|creating|destroying|reading|allow|\d+\.\d+(?:[nuµm]?s|%)"
-    r"|deleted|permission"
+    r"|too|self|expected|using|via|with|sensitive|authentication|authorization|rotation|chauthtok|file|unbound"
+    r"|refreshing|creating|destroying|reading|allow|\d+\.\d+(?:[nuµm]?s|%)|deleted|permission"
     r"|(?:\w+_)?(?:password|passwd|pwd|secret|token|(?:api|secret|access|private)_?(?:key|secret))s?"
     r"|(?-i:[A-Z]{2,}(?:_[A-Z]{2,})+)|[a-z_]+(?:::[a-z_]+)+"  # a variable; next source code, a path, a sentence
     r"|(?:self|os|this|config|settings|request|args|options|params|env|process)\.[\w.]*[(\[]?"
@@ -228,8 +229,8 @@ NOT_SECRET = re.compile(
 # What makes another thing of a label, and what leaves it the same.
 OTHER_THING = re.compile(  # token_type, secretName, password_file
     r"(?i:(?:[_-]|(?-i:(?<![A-Z])(?=[A-Z])))(?:id|index|name|type|file|path|dir|ur[li]|endpoint|address|contract|arn"
-    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public|exception|error|count|length|status|alias|realm|scope|policy|mode|method"
-    r"|format)s?(?![a-z]))"
+    r"|ref|digest|fingerprint|version|expir\w*|exp|at|class|handler|algorithm|issuer|prefix|public"
+    r"|exception|error|count|length|status|alias|realm|scope|policy|mode|method|format)s?(?![a-z]))"
 )
 SAME_THING = re.compile(  # password2, SECRET_KEY_BASE, API_KEY_LIVE, passwordHash
     r"(?i:[_-]?(?:s|v?\d+|old|new|current|confirm\w*|value|text|plain|raw|b(?:ase)?64|hash|base|str|prod|dev|test|live"
@@ -1971,11 +1972,11 @@ MOVES = {(state, role): step(state, role) for state in STATES_OF_TRACE for role 
 
 # From here no text of others reaches a person or a program but through `excerpt`.
 
-_PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests
-    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]\w*=\w|sha\d+[:-]|pk_(?:live|test)_|[tuvxyz]pub|edpk|AAAA[BCE][23]"
-    r"|[\da-f]{8}\.[\da-f]{1,8}$"
+_PUBLIC = re.compile(  # addresses, dates, Java objects, key=value, digests, public keys, PostgreSQL's sessions
+    r"(?i)0x(?:[0-9a-f]{1,16}|[0-9a-f]{40})$|\d{4}-\d\d-\d\d|[\w.$]+[@{][0-9a-f]{1,8}$|[a-z_]\w*=\w|sha\d+[:-]"
+    r"|pk_(?:live|test)_|[tuvxyz]pub|edpk|AAAA[BCE][23]|[\da-f]{8}\.[\da-f]{1,8}$"
 )
-_SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}|[0-9a-f]{8}")  # of Solana: else a secret key
+_SIGNATURE = re.compile("[1-9A-HJ-NP-Za-km-z]{86,88}|[0-9a-f]{8}")  # of Solana; and of OpenVPN, a session
 _ON_A_CHAIN = re.compile("(?i)mint|program|account|address|pubkey|owner|authority|pool|swap|solana|slot|validator|peer")
 _ID = re.compile(  # of AWS, Twilio, Ethereum, Polkadot, IPFS, libp2p, a connection; digests
     r"A[KS]IA[A-Z0-9]{16}|i-[0-9a-f]{8,17}|[A-Z]{2}[0-9a-f]{32}|0x[0-9a-f]{128,132}"

@@ -507,18 +507,13 @@ def without_root_power() -> list[str]:
     return [setpriv, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 
 
-def newest_run(root: Path) -> dict[str, Any]:
-    """What the newest JSON in the status folder says."""
-    document: dict[str, Any] = json.loads(max((root / "status").glob("health_*.json")).read_text())
-    return document
-
-
 def run_over(root: Path, *lines: str, webhook: str = "") -> dict[str, Any]:
     """Run the program on `app.log` with these lines; the JSON that it wrote."""
     (root / "app.log").write_text("".join(f"{line}\n" for line in lines))
     done = analyzer("--root", root, "--quiet", "--input", root / "app.log", QT_ALERT_WEBHOOK=webhook)
     assert done.returncode == 0, done.stderr
-    return newest_run(root)
+    document: dict[str, Any] = json.loads(max((root / "status").glob("health_*.json")).read_text())  # the newest
+    return document
 
 
 def date_back(root: Path, date: str) -> None:
